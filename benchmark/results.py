@@ -1,0 +1,188 @@
+"""The result record of a run, and the store that keeps one JSON file a run.
+
+A record is the only thing that tables, plots and leaderboards read. It is written once, to a
+temporary name first and then renamed, so that a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmark.energy.operations import OperationReport
+
+SCHEMA_VERSION = 1
+RECORD_NAME = "record.json"
+
+
+class RecordError(ValueError):
+    """A record file cannot be read; the message names the file and says what to do."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Metric(_Strict):
+    """One figure at full precision.
+
+    Attributes:
+        value: the figure, in `unit`.
+        unit: "fraction" (0 to 1) unless said otherwise.
+        higher_is_better: which way is up.
+    """
+
+    value: float
+    unit: str = "fraction"
+    higher_is_better: bool = True
+
+
+class BackboneInfo(_Strict):
+    """Which backbone ran, and with which arguments."""
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    time_steps: int
+    parameters: int = Field(description="parameters of the backbone alone")
+
+
+class DatasetInfo(_Strict):
+    """What was trained on and scored on.
+
+    Attributes:
+        name: the data set.
+        split: the split that the metrics are of.
+        train_samples: images seen in training.
+        test_samples: images that the metrics are of.
+    """
+
+    name: str
+    split: str
+    train_samples: int
+    test_samples: int
+
+
+class Record(_Strict):
+    """The result of one run: one (backbone, task, data set, protocol, seed).
+
+    A failed run has `error` and no figures; a partial one (``--limit``) stays out of leaderboards.
+
+    Attributes:
+        key: hash of the resolved configuration less paths and devices.
+        protocol: the name of the configuration file the run was made from.
+        parameters: of the whole model (backbone, neck and heads).
+        operations: the operation count behind the energies, or None where the run failed.
+        energy_mj: energy per image in millijoules, by estimator id.
+        wall_time_s: seconds by phase (train, evaluate, profile).
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    key: str
+    suite: str
+    status: Literal["finished", "failed"]
+    partial: bool = False
+    error: str | None = None
+    backbone: BackboneInfo | None = None
+    backbone_name: str
+    task: str
+    protocol: str
+    dataset: DatasetInfo | None = None
+    seed: int
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    parameters: int | None = None
+    operations: OperationReport | None = None
+    energy_mj: dict[str, float] = Field(default_factory=dict)
+    checkpoint_sha256: str | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    packages: dict[str, str] = Field(default_factory=dict)
+    commit: str | None = None
+    device: str
+    started: str
+    wall_time_s: dict[str, float] = Field(default_factory=dict)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_record(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        RecordError: the file is not a whole record of this schema.
+    """
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise RecordError(
+            f"{path} is not a result record of schema {SCHEMA_VERSION}: {where}: {first['msg']}; "
+            "move it away and run again"
+        ) from None
+
+
+class ResultStore:
+    """The records of one suite: `root/<key>/record.json`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def folder(self, key: str) -> Path:
+        """The folder that holds everything of the run `key`."""
+        return self.root / key
+
+    def path(self, key: str) -> Path:
+        """Where the record of the run `key` lies."""
+        return self.folder(key) / RECORD_NAME
+
+    def get(self, key: str) -> Record | None:
+        """The record of the run `key`, or None where there is none yet."""
+        path = self.path(key)
+        return read_record(path) if path.exists() else None
+
+    def put(self, record: Record) -> Path:
+        """Write a record, whole or not at all, and return its path."""
+        path = self.path(record.key)
+        write_atomically(path, record.model_dump_json(indent=1) + "\n")
+        return path
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for _, record in find_records(self.root))
+
+
+def find_records(root: Path) -> list[tuple[Path, Record]]:
+    """Every record below `root` (or `root` itself, if it is a record file), sorted by path.
+
+    A work folder names its records `record.json`; a folder of published records may name them
+    as it likes, one `*.json` file each.
+
+    Raises:
+        FileNotFoundError: `root` does not exist.
+        RecordError: a file is not a whole record.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise FileNotFoundError(f"no such file or folder: {root}; name a folder that a run filled")
+    if root.is_file():
+        paths = [root]
+    else:
+        paths = sorted(root.rglob(RECORD_NAME)) or sorted(root.glob("*.json"))
+    return [(path, read_record(path)) for path in paths]
