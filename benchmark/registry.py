@@ -12,11 +12,17 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
+from benchmark.errors import UserError
+
 T = TypeVar("T", bound=Callable[..., Any])
 
 
-class UnknownNameError(LookupError):
+class UnknownNameError(UserError, LookupError):
     """A name that nothing was registered under; the message suggests what was meant."""
+
+
+class PluginError(UserError, ImportError):
+    """Another package declares an entry that cannot be imported; the message names the package."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
@@ -59,30 +65,41 @@ class Registry(Generic[T]):
         self._entries[name] = entry
 
     @cached_property
-    def _plugins(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+    def _plugins(self) -> dict[str, list[EntryPoint]]:
+        """Entry points by name; more than one for a name is a collision."""
+        points: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            points.setdefault(point.name, []).append(point)
+        return points
 
     def get(self, name: str) -> T:
         """The entry registered under `name`, importing the package that declares it if need be.
 
         Raises:
             UnknownNameError: nothing has that name; the message suggests near ones.
-            ImportError: the package that declares it cannot be imported.
+            PluginError: the package that declares it cannot be imported.
+            ValueError: several packages brought that name; all are named.
         """
-        if name not in self._entries and name in self._plugins:
-            point = self._plugins[name]
-            try:
-                entry = point.load()
-            except Exception as error:
-                package = point.dist.name if point.dist else point.value
-                raise ImportError(
-                    f"{self.kind} {name!r} of package {package!r} ({point.value}) cannot be "
-                    f"imported: {type(error).__name__}: {error}"
-                ) from error
-            self._add(name, entry)
+        if name in self._plugins:
+            self._add(name, self._load(name))
         if name not in self._entries:
             raise unknown_name(self.kind, name, self.names())
         return self._entries[name]
+
+    def _load(self, name: str) -> T:
+        point, *others = self._plugins[name]
+        if others:
+            places = " and ".join(_declared(each) for each in (point, *others))
+            raise ValueError(
+                f"{self.kind} {name!r} is declared twice: by {places}; uninstall all but one"
+            )
+        try:
+            return point.load()
+        except Exception as error:
+            raise PluginError(
+                f"{self.kind} {name!r} of {_declared(point)} cannot be imported: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def names(self) -> list[str]:
         """All names, sorted; nothing is imported for it."""
@@ -91,6 +108,10 @@ class Registry(Generic[T]):
 
 def _place(entry: Any) -> str:
     return f"{entry.__module__}.{entry.__qualname__}"
+
+
+def _declared(point: EntryPoint) -> str:
+    return f"package {point.dist.name!r} ({point.value})" if point.dist else point.value
 
 
 BACKBONES: Registry[Callable[..., Any]] = Registry("backbone", "spikebench.backbones")

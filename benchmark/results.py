@@ -15,13 +15,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.energy.operations import OperationReport
+from benchmark.errors import UserError
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
 
 
-class RecordError(ValueError):
+class RecordError(UserError, ValueError):
     """A record file cannot be read; the message names the file and says what to do."""
+
+
+class MissingResultsError(UserError, FileNotFoundError):
+    """There are no results where they were looked for."""
 
 
 class _Strict(BaseModel):
@@ -32,12 +37,12 @@ class Metric(_Strict):
     """One figure at full precision.
 
     Attributes:
-        value: the figure, in `unit`.
+        value: the figure, in `unit`; a figure that is not defined is left out, never nan.
         unit: "fraction" (0 to 1) unless said otherwise.
         higher_is_better: which way is up.
     """
 
-    value: float
+    value: float = Field(allow_inf_nan=False)
     unit: str = "fraction"
     higher_is_better: bool = True
 
@@ -78,7 +83,8 @@ class Record(_Strict):
         parameters: of the whole model (backbone, neck and heads).
         operations: the operation count behind the energies, or None where the run failed.
         energy_mj: energy per image in millijoules, by estimator id.
-        wall_time_s: seconds by phase (train, evaluate, profile).
+        resumed: whether training went on from a checkpoint of an interrupted run.
+        wall_time_s: seconds by phase (train, evaluate, profile); of the last part, if resumed.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -103,6 +109,7 @@ class Record(_Strict):
     commit: str | None = None
     device: str
     started: str
+    resumed: bool = False
     wall_time_s: dict[str, float] = Field(default_factory=dict)
 
 
@@ -175,12 +182,12 @@ def find_records(root: Path) -> list[tuple[Path, Record]]:
     as it likes, one `*.json` file each.
 
     Raises:
-        FileNotFoundError: `root` does not exist.
+        MissingResultsError: `root` does not exist.
         RecordError: a file is not a whole record.
     """
     root = Path(root)
     if not root.exists():
-        raise FileNotFoundError(f"no such file or folder: {root}; name a folder that a run filled")
+        raise MissingResultsError(f"no such file or folder: {root}; name one that a run filled")
     if root.is_file():
         paths = [root]
     else:

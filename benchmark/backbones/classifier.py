@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
-from benchmark.backbones.zoo import build_backbone
+from benchmark.backbones.zoo import Backbone, build_backbone
 from benchmark.neurons import LIF
 
 
@@ -19,9 +21,10 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: nn.Module, num_classes: int, distillation: bool = False) -> None:
         super().__init__()
-        channels = backbone.feature_info[-1].channels
+        declared = cast(Backbone, backbone)
+        channels = declared.feature_info[-1].channels
         self.backbone = backbone
-        self.time_steps = backbone.time_steps
+        self.time_steps = declared.time_steps
         self.lif = LIF()
         self.head = nn.Linear(channels, num_classes)
         self.distillation_head = nn.Linear(channels, num_classes) if distillation else None

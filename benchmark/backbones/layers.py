@@ -36,7 +36,8 @@ class Norm(nn.BatchNorm2d):
         if self.training:
             var, mean = torch.var_mean(x, dim=(0, 1, 3, 4), correction=0)
         else:
-            assert self.running_mean is not None and self.running_var is not None
+            assert self.running_mean is not None
+            assert self.running_var is not None
             mean, var = self.running_mean, self.running_var
         return self.bias - mean * self.weight * torch.rsqrt(var + self.eps)
 

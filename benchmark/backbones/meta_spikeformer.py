@@ -1,9 +1,9 @@
 """Meta-SpikeFormer: the backbone of "Spike-driven Transformer V2" (Yao et al., ICLR 2024).
 
-arXiv 2404.03663. Five stages at strides 2, 4, 8, 16, 16: three of spiking convolution blocks, two of
-spiking transformer blocks, with membrane shortcuts: residuals add real-valued membranes, and every
-weight is met by spikes (separable and re-parameterisable convolutions are linear maps of spikes).
-All tensors are (T, B, C, H, W).
+arXiv 2404.03663. Five stages at strides 2, 4, 8, 16, 16: three of spiking convolution blocks, two
+of spiking transformer blocks, with membrane shortcuts: residuals add real-valued membranes, and
+every weight is met by spikes (separable and re-parameterisable convolutions are linear maps of
+spikes). All tensors are (T, B, C, H, W).
 """
 
 from __future__ import annotations
@@ -246,7 +246,9 @@ class MetaSpikeformer(nn.Module):
         Otherwise the neuron behind the spatial mean is silent at initialisation with T = 1, and the
         gradient of the classifier's weight is exactly zero.
         """
-        last = self.stages[-1].blocks[-1]
+        stage = self.stages[-1]
+        assert isinstance(stage, Stage)
+        last = stage.blocks[-1]
         assert isinstance(last, TransformerBlock)
         lif = last.mlp.lif1
         nn.init.constant_(last.mlp.fc2.norm.bias, lif.tau * lif.threshold)

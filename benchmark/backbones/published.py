@@ -44,9 +44,13 @@ _RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 ]
 
 
-def is_published(keys: Iterable[str]) -> bool:
-    """Whether a state dict has the published layout."""
-    return any(key.startswith("downsample1_1.") for key in keys)
+def published_prefix(keys: Iterable[str]) -> str | None:
+    """What stands before the published names (`module.`, or nothing); None for other layouts."""
+    for key in keys:
+        prefix, name, _ = key.rpartition("downsample1_1.encode_conv.")
+        if name and (not prefix or prefix.endswith(".")):
+            return prefix
+    return None
 
 
 def from_published(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.backbones.published import from_published, is_published
+from benchmark.backbones.published import from_published, published_prefix
+from benchmark.errors import UserError
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError, ValueError):
     """Weights cannot be read, or do not fit; the message names the file or the keys."""
 
 
@@ -23,23 +25,28 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> nn
 
     Args:
         model: what `build_backbone` or `build_classifier` returned.
-        source: a file (`.safetensors`, or anything `torch.save` wrote) or a state dict. Understood are
-            the layout of this project, that of the published Meta-SpikeFormer code, either wrapped
-            (`{"model": ...}`, `{"state_dict": ...}`), and keys with a common prefix (`module.`,
-            `model.`, `backbone.`). What lies outside the prefix is not the model's and is left out:
-            so a classifier's weights load into its backbone.
+        source: a file (`.safetensors`, or anything `torch.save` wrote) or a state dict. Understood
+            are the layout of this project, that of the published Meta-SpikeFormer code, either
+            wrapped (`{"model": ...}`, `{"state_dict": ...}`), and keys with a common prefix
+            (`module.`, `model.`, `backbone.`). What lies outside the prefix is not the model's and
+            is left out: so a classifier's weights load into its backbone.
 
     Returns:
         The model.
 
     Raises:
-        WeightsError: the file is missing, truncated or holds more than weights; or keys are missing,
-            left over or of another shape, in which case the model is unchanged.
+        WeightsError: the file is missing, truncated or holds more than weights; or keys are
+            missing, left over or of another shape, in which case the model is unchanged.
     """
     where = "the given weights" if isinstance(source, Mapping) else str(source)
     state = _unwrap(source if isinstance(source, Mapping) else read_weights(source))
-    if is_published(state):
-        state = {from_published(key): value for key, value in state.items()}
+    prefix = published_prefix(state)
+    if prefix is not None:
+        state = {
+            from_published(key.removeprefix(prefix)): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
     own = model.state_dict()
     state = _without_prefix(state, own)
     missing = sorted(own.keys() - state.keys())
@@ -79,12 +86,17 @@ def read_weights(path: str | Path) -> Mapping[str, Any]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # the published checkpoints hold their arguments, which are plain data, beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().split("\n")[0].split(". This file can still")[0]
         raise WeightsError(
             f"{path} cannot be read as weights (truncated, or more than weights): {reason}"
         ) from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a mapping of weights")
+    return content
 
 
 def _unwrap(source: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -29,8 +29,8 @@ def register_backbone(factory: Callable[..., nn.Module]) -> Callable[..., nn.Mod
     """Register a function that returns a backbone under the function's own name.
 
     The module it returns has `time_steps`, `feature_info` (for each map `channels` and `stride`),
-    and a forward from `(B, C, H, W)` or `(B, T, C, H, W)` to a tuple of maps `(T, B, C_i, H_i, W_i)`.
-    `check_backbone` verifies all of it.
+    and a forward from `(B, C, H, W)` or `(B, T, C, H, W)` to a tuple of maps
+    `(T, B, C_i, H_i, W_i)`. `check_backbone` verifies all of it.
     """
     return BACKBONES.register(factory)
 

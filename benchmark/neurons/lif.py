@@ -6,9 +6,9 @@ With membrane v, input current x, time constant tau and threshold theta, from v[
     s[t] = 1 if h[t] >= theta else 0           fire
     v[t] = h[t] (1 - s[t])                     hard reset to 0, detached from the graph
 
-This is the neuron of Spike-driven Transformer V2 (Yao et al., ICLR 2024) with tau = 2, theta = 1 and
-the sigmoid surrogate at alpha = 4; see Gerstner et al., Neuronal Dynamics (2014), section 1.3, for
-the continuous form. No state outlives a call.
+This is the neuron of Spike-driven Transformer V2 (Yao et al., ICLR 2024) with tau = 2, theta = 1
+and the sigmoid surrogate at alpha = 4; see Gerstner et al., Neuronal Dynamics (2014), section 1.3,
+for the continuous form. No state outlives a call.
 """
 
 from __future__ import annotations
@@ -44,10 +44,7 @@ def lif(x: Tensor, tau: float = 2.0, threshold: float = 1.0, alpha: float = 4.0)
     spikes: list[Tensor] = []
     membrane: Tensor | None = None
     for current in currents.unbind(0):
-        if membrane is None:
-            charged = current / tau
-        else:
-            charged = membrane + (current - membrane) / tau
+        charged = current / tau if membrane is None else membrane + (current - membrane) / tau
         spike = sigmoid_spike(charged - threshold, alpha)
         spikes.append(spike)
         if len(spikes) < len(currents):

@@ -1,1 +1,18 @@
+"""Tables, plots and the leaderboard site: pure functions of result files."""
 
+from benchmark.report.render import print_tables, to_csv, to_latex, to_markdown
+from benchmark.report.site import build_site
+from benchmark.report.tables import Table, make_tables
+from benchmark.report.write import Report, write_report
+
+__all__ = [
+    "Report",
+    "Table",
+    "build_site",
+    "make_tables",
+    "print_tables",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "write_report",
+]

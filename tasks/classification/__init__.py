@@ -1,1 +1,1 @@
-
+"""Classification with Lightning."""

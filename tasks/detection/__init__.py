@@ -1,1 +1,1 @@
-
+"""Detection with MMDetection."""

@@ -1,1 +1,1 @@
-
+"""Segmentation with MMSegmentation."""

@@ -1,0 +1,64 @@
+"""Which tensors are weights: parameters, buffers, and what is computed from these alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+
+class Weights:
+    """The storages of parameters, of buffers and of what is computed from these alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._names: dict[StorageWeakRef, list[str]] = {}
+        for named in (model.named_parameters, model.named_buffers):
+            for name, tensor in named(remove_duplicate=False):
+                self._names.setdefault(storage_of(tensor), []).append(name)
+
+    def __contains__(self, x: Tensor) -> bool:
+        return x.layout is torch.strided and storage_of(x) in self._names
+
+    def names(self, x: Tensor) -> list[str]:
+        """The full names of the parameter that `x` is, or is a view of; none if it is computed."""
+        return self._names.get(storage_of(x), [])
+
+    def follow(self, func: Any, args: Sequence[Any], output: Any) -> None:
+        """Note what an operation makes of weights, and what it writes over them."""
+        inputs = tensors_in(args)
+        first = next(inputs, None)
+        if first is None:
+            return
+        if first in self and all(x in self for x in inputs):
+            for x in tensors_in([output]):
+                if x.layout is torch.strided:
+                    self._names.setdefault(storage_of(x), [])
+            return
+        for position in _written(func):
+            for x in tensors_in(args[position : position + 1]):
+                self._names.pop(storage_of(x), None)
+
+
+@cache
+def _written(func: Any) -> list[int]:
+    """The positions of the arguments that an operation writes to."""
+    arguments = enumerate(func._schema.arguments)
+    return [i for i, argument in arguments if argument.alias_info and argument.alias_info.is_write]
+
+
+def storage_of(x: Tensor) -> StorageWeakRef:
+    """The storage of `x`, as a key that neither keeps its memory nor can be taken for another."""
+    return StorageWeakRef(x.untyped_storage())
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among `values`, those in tuples and lists included."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from tensors_in(value)

@@ -1,0 +1,318 @@
+"""The columns of a table: which figures of a record are shown, and how.
+
+A figure is a mean over seeds at full precision; rounding happens only where it is shown. A figure
+that no record holds is None, shown as an en dash, never as 0.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from benchmark.report.grouping import Group
+from benchmark.results import Record
+
+MISSING = "–"
+SIGNIFICANT_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number per seed, or a single one that all seeds share.
+
+    Attributes:
+        values: what the records hold.
+        runs: how many records were asked; more than `len(values)` where some lack the figure.
+
+    >>> Figure((0.25, 0.75), runs=2).mean
+    0.5
+    """
+
+    values: tuple[float, ...]
+    runs: int = 1
+
+    @property
+    def mean(self) -> float:
+        """The mean; exactly the value itself where there is but one."""
+        return self.values[0] if len(set(self.values)) == 1 else statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """The sample standard deviation (n - 1), or None of a single value."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def count(self) -> str:
+        """How many seeds stand behind it: "3", "2 of 3", or nothing for a single run."""
+        if len(self.values) < self.runs:
+            return f"{len(self.values)} of {self.runs}"
+        return str(self.runs) if self.runs > 1 else ""
+
+
+Cell = str | Figure | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: where its cells come from and how they are shown.
+
+    Attributes:
+        key: its name in CSV, where figures stand unscaled.
+        title: its heading.
+        of: the cell of one group of records.
+        kind: a text; a setting of the run (time steps, images); a figure that seeds share
+            (parameters); or a measured figure, which varies with the seed.
+        scale: a figure is shown as value * scale.
+        decimals: how many decimals to show, or None for four significant digits.
+        higher_is_better: which way is up, or None where neither is.
+        of_metric: whether it shows a metric of the task.
+    """
+
+    key: str
+    title: str
+    of: Callable[[Group], Cell]
+    kind: Literal["text", "setting", "constant", "measured"] = "measured"
+    scale: float = 1.0
+    decimals: int | None = None
+    higher_is_better: bool | None = None
+    of_metric: bool = False
+
+    @property
+    def is_figure(self) -> bool:
+        """Whether its cells are results, each of which leads to its record."""
+        return self.kind in ("constant", "measured")
+
+    def shown(self, figure: Figure) -> tuple[str, str | None]:
+        """The mean and, of several values, the standard deviation, rounded alike."""
+        mean = figure.mean * self.scale
+        spec = f".{self.decimals}f" if self.decimals is not None else _significant(mean)
+        deviation = figure.deviation
+        return format(mean, spec), (
+            None if deviation is None else format(deviation * self.scale, spec)
+        )
+
+    def text(self, cell: Cell) -> str:
+        """A cell in plain text, such as `77.20 ± 0.30 (3)` of three seeds."""
+        if cell is None:
+            return MISSING
+        if isinstance(cell, str):
+            return cell
+        mean, deviation = self.shown(cell)
+        spread = "" if deviation is None else f" ± {deviation}"
+        return f"{mean}{spread} ({cell.count})" if cell.count else f"{mean}{spread}"
+
+
+def _significant(value: float) -> str:
+    """A format that shows `SIGNIFICANT_DIGITS` of `value`, without an exponent where it can."""
+    if not math.isfinite(value) or value == 0:
+        return "g"
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -4:
+        return f".{SIGNIFICANT_DIGITS - 1}e"
+    return f".{max(0, SIGNIFICANT_DIGITS - 1 - exponent)}f"
+
+
+class TaskSpec(NamedTuple):
+    """How the table of a task looks; one that has no entry in `TASKS` needs none."""
+
+    name: str
+    title: str
+    metrics: dict[str, str] = {}
+    decimals: int = 2
+
+
+TASKS = {
+    "classification": TaskSpec("accuracy", "Accuracy", {"top1": "top-1", "top5": "top-5"}),
+    "detection": TaskSpec(
+        "detection",
+        "Detection",
+        {
+            "box_map": "box AP",
+            "box_map50": "box AP50",
+            "box_map75": "box AP75",
+            "mask_map": "mask AP",
+            "mask_map50": "mask AP50",
+            "mask_map75": "mask AP75",
+        },
+        decimals=1,
+    ),
+    "segmentation": TaskSpec(
+        "segmentation", "Segmentation", {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
+    ),
+}
+
+
+def task_spec(task: str) -> TaskSpec:
+    """The entry of `task`, or one made from its name."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", task)
+    return TASKS.get(task) or TaskSpec(name, task.replace("_", " ").capitalize())
+
+
+def metric_columns(task: str, groups: Iterable[Group]) -> tuple[Column, ...]:
+    """One column per metric and unit that the records hold.
+
+    The preferred metrics of the task come first; where no record holds any metric they stand
+    alone, so that an empty table still says what it is about.
+    """
+    spec = task_spec(task)
+    found: dict[tuple[str, str], bool] = {}
+    for group in groups:
+        for source in group.sources:
+            for name, metric in source.record.metrics.items():
+                found.setdefault((name, metric.unit), metric.higher_is_better)
+    if not found:
+        found = dict.fromkeys([(name, "fraction") for name in spec.metrics], True)
+    preferred = list(spec.metrics)
+    pairs = sorted(
+        found,
+        key=lambda pair: preferred.index(pair[0]) if pair[0] in preferred else len(preferred),
+    )
+    # A metric in two units, or one called like another column, carries its unit in its key.
+    once = [*(name for name, _ in pairs), *OWN_KEYS]
+    return tuple(
+        _metric_column(
+            name if once.count(name) == 1 else f"{name}_{unit}", name, unit, higher, spec
+        )
+        for (name, unit), higher in ((pair, found[pair]) for pair in pairs)
+    )
+
+
+def _metric_column(
+    key: str, name: str, unit: str, higher_is_better: bool, spec: TaskSpec
+) -> Column:
+    def value(record: Record) -> float | None:
+        metric = record.metrics.get(name)
+        return metric.value if metric and metric.unit == unit else None
+
+    is_fraction = unit == "fraction"
+    shown_unit = "%" if is_fraction else unit
+    title = spec.metrics.get(name, name)
+    return Column(
+        key=key,
+        title=f"{title} ({shown_unit})" if shown_unit else title,
+        of=_measured(value),
+        scale=100.0 if is_fraction else 1.0,
+        decimals=spec.decimals if is_fraction else None,
+        higher_is_better=higher_is_better,
+        of_metric=True,
+    )
+
+
+def estimator_columns(groups: Iterable[Group]) -> tuple[Column, ...]:
+    """One column of millijoules per image for each estimator id that the records hold."""
+    names = dict.fromkeys(
+        name for group in groups for source in group.sources for name in source.record.energy_mj
+    )
+    return tuple(_estimator_column(name) for name in names)
+
+
+def _estimator_column(name: str) -> Column:
+    return Column(
+        key=f"energy_mj_{name}",
+        title=f"{name} (mJ)",
+        of=_measured(lambda record: record.energy_mj.get(name)),
+        higher_is_better=False,
+    )
+
+
+def _measured(value: Callable[[Record], float | None]) -> Callable[[Group], Cell]:
+    def cell(group: Group) -> Cell:
+        values = [value(source.record) for source in group.sources]
+        known = tuple(one for one in values if one is not None)
+        return Figure(known, runs=len(values)) if known else None
+
+    return cell
+
+
+def _shared(value: Callable[[Record], float | None]) -> Callable[[Group], Cell]:
+    """A figure that seeds share is shown once; should they differ, that is shown."""
+    measured = _measured(value)
+
+    def cell(group: Group) -> Cell:
+        figure = measured(group)
+        if isinstance(figure, Figure) and len(set(figure.values)) == 1:
+            return Figure(figure.values[:1])
+        return figure
+
+    return cell
+
+
+def _text(value: Callable[[Record], str | None]) -> Callable[[Group], Cell]:
+    return lambda group: value(group.first)
+
+
+TASK = Column("task", "task", _text(lambda record: record.task), "text")
+COMMON = (
+    Column("backbone", "backbone", lambda group: group.label, "text"),
+    Column(
+        "parameters",
+        "params (M)",
+        _shared(lambda record: record.parameters),
+        "constant",
+        scale=1e-6,
+    ),
+    Column(
+        "time_steps",
+        "T",
+        _shared(lambda record: record.backbone.time_steps if record.backbone else None),
+        "setting",
+        decimals=0,
+    ),
+    Column(
+        "dataset",
+        "data set",
+        _text(lambda record: record.dataset.name if record.dataset else None),
+        "text",
+    ),
+    Column(
+        "split",
+        "split",
+        _text(lambda record: record.dataset.split if record.dataset else None),
+        "text",
+    ),
+    Column(
+        "test_images",
+        "images",
+        _shared(lambda record: record.dataset.test_samples if record.dataset else None),
+        "setting",
+        decimals=0,
+    ),
+    Column("protocol", "protocol", _text(lambda record: record.protocol), "text"),
+    Column("seeds", "seeds", lambda group: Figure((len(group.sources),)), "setting", decimals=0),
+)
+COUNTED_IMAGES = Column(
+    "counted_images",
+    "images counted",
+    _shared(lambda record: record.operations.images if record.operations else None),
+    "setting",
+    decimals=0,
+)
+OPERATIONS = (
+    Column(
+        "dense_macs",
+        "MACs per step (G)",
+        _shared(lambda record: record.operations.dense_macs if record.operations else None),
+        "constant",
+        scale=1e-9,
+    ),
+    Column(
+        "synaptic_operations",
+        "SynOps (G)",
+        _measured(
+            lambda record: record.operations.synaptic_operations if record.operations else None
+        ),
+        scale=1e-9,
+    ),
+    Column(
+        "firing_rate",
+        "firing rate (%)",
+        _measured(lambda record: record.operations.firing_rate if record.operations else None),
+        scale=100.0,
+        decimals=2,
+    ),
+)
+OWN_KEYS = tuple(column.key for column in (TASK, *COMMON, COUNTED_IMAGES, *OPERATIONS))

@@ -1,0 +1,275 @@
+"""The leaderboard: one HTML page that holds all it needs and asks the network for nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from benchmark.report.columns import MISSING, Cell, Column, Figure
+from benchmark.report.grouping import Group, Selection, Source, select
+from benchmark.report.render import SPREAD_NOTE, failure_text, relative
+from benchmark.report.tables import (
+    Row,
+    Table,
+    leaderboard_table,
+    of_task,
+    tasks_of,
+    with_unique_names,
+)
+from benchmark.report.write import read_sources
+from benchmark.results import write_atomically
+
+TITLE = "Spiking vision backbones"
+LINE_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a figure leads: the record of one seed."""
+
+    href: str
+    text: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class SiteCell:
+    """A table cell as the page shows it; `sort` is at full precision, empty where missing."""
+
+    text: str
+    sort: str
+    kind: str
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard of one task.
+
+    Attributes:
+        rows: for each row its data set and its cells.
+        left_out: a line for each run that is not shown, saying why.
+        summary: the same in one line.
+        plot: accuracy against energy, or None where no row has both.
+        undrawn: how many rows the plot has no point of.
+    """
+
+    table: Table
+    rows: list[tuple[str, list[SiteCell]]]
+    left_out: list[str]
+    summary: str
+    plot: dict[str, Any] | None
+    undrawn: int
+
+
+def build_site(sources: list[Path], out: Path, title: str = TITLE) -> Path:
+    """Write the leaderboard of all records below `sources` and return the page's path.
+
+    Args:
+        sources: folders of records, or record files.
+        out: the folder that gets an `index.html`, or the name of an `.html` file.
+        title: the heading of the page.
+
+    Raises:
+        FileNotFoundError: a source does not exist.
+        RecordError: a file is not a whole record.
+        ValueError: there is no record at all.
+    """
+    from plotly.offline import get_plotlyjs
+
+    page = Path(out) if Path(out).suffix == ".html" else Path(out) / "index.html"
+    selection = select(read_sources([Path(source) for source in sources]))
+    estimators = _estimators(selection.groups)
+    boards = _boards(selection, next(iter(estimators), None))
+    shown = [source for board in boards for row in board.table.rows for source in row.sources]
+    environment = Environment(
+        loader=PackageLoader("benchmark.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("page.html.j2").render(
+        title=title,
+        boards=boards,
+        estimators=estimators,
+        spread_note=SPREAD_NOTE,
+        records=[(_anchor(source), source.record, _pretty_record(source)) for source in shown],
+        paths={source.record.key: relative(source.path, page.parent) for source in shown},
+        plots=[board.plot for board in boards if board.plot],
+        plotly=get_plotlyjs(),
+    )
+    write_atomically(page, html)
+    return page
+
+
+def _estimators(groups: Iterable[Group]) -> dict[str, dict[str, Any]]:
+    """What is known of the estimators that the records name, in the order of their data file."""
+    text = files("benchmark.energy").joinpath("estimators.yaml").read_text(encoding="utf-8")
+    known = yaml.safe_load(text)
+    named = dict.fromkeys(
+        name for group in groups for source in group.sources for name in source.record.energy_mj
+    )
+    ordered = [*(name for name in known if name in named), *(n for n in named if n not in known)]
+    return {name: known.get(name, {}) for name in ordered}
+
+
+def _boards(selection: Selection, estimator: str | None) -> list[Board]:
+    tasks = tasks_of(selection)
+    tables = with_unique_names([leaderboard_table(task, selection) for task in tasks])
+    return [
+        _board(table, of_task(task, selection), estimator)
+        for task, table in zip(tasks, tables, strict=True)
+    ]
+
+
+def _board(table: Table, chosen: Selection, estimator: str | None) -> Board:
+    partial = [s for group in chosen.groups if group.first.partial for s in group.sources]
+    left_out = [
+        *(failure_text(source) for source in chosen.failures),
+        *(_left_out_text("partial, ran on a limited part of its data", s) for s in partial),
+        *(_left_out_text("a newer record of the same run exists", s) for s in chosen.superseded),
+    ]
+    counts = {
+        "failed": len(chosen.failures),
+        "partial": len(partial),
+        "superseded by a newer record": len(chosen.superseded),
+    }
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    runs = "1 run is" if len(left_out) == 1 else f"{len(left_out)} runs are"
+    main = next((column for column in table.columns if column.of_metric), None)
+    rows = sorted(table.rows, key=lambda row: _best_first(row, main))
+    plot, undrawn = _plot(table, rows, main, estimator)
+    return Board(
+        table=table,
+        rows=[(_data(row), [_site_cell(c, row) for c in table.columns]) for row in rows],
+        left_out=left_out,
+        summary=f"{runs} left out: {reasons}." if left_out else "",
+        plot=plot,
+        undrawn=undrawn,
+    )
+
+
+def _left_out_text(reason: str, source: Source) -> str:
+    record = source.record
+    return f"{record.backbone_name}, {record.protocol}, seed {record.seed}: {reason}"
+
+
+def _data(row: Row) -> str:
+    """The data set and its split; figures of different ones are not to be compared."""
+    return f"{row.cells['dataset'] or MISSING} {row.cells['split'] or ''}".strip()
+
+
+def _best_first(row: Row, main: Column | None) -> tuple[str, float]:
+    cell = row.cells[main.key] if main else None
+    if main is None or not isinstance(cell, Figure):
+        return _data(row), math.inf
+    return _data(row), -cell.mean if main.higher_is_better else cell.mean
+
+
+def _site_cell(column: Column, row: Row) -> SiteCell:
+    cell = row.cells[column.key]
+    return SiteCell(
+        text=column.text(cell),
+        sort=_sort_value(cell),
+        kind="text" if column.kind == "text" else "number",
+        links=_links(row) if column.is_figure and cell is not None else (),
+    )
+
+
+def _sort_value(cell: Cell) -> str:
+    return repr(cell.mean) if isinstance(cell, Figure) else cell or ""
+
+
+def _links(row: Row) -> tuple[Link, ...]:
+    return tuple(
+        Link(
+            href="#" + quote(_anchor(source)),
+            text=str(source.record.seed),
+            hint=f"record of {source.record.backbone_name}, seed {source.record.seed}",
+        )
+        for source in row.sources
+    )
+
+
+def _anchor(source: Source) -> str:
+    return f"record-{source.record.key}"
+
+
+def _plot(
+    table: Table, rows: list[Row], main: Column | None, estimator: str | None
+) -> tuple[dict[str, Any] | None, int]:
+    """The points of accuracy against energy, one trace per data set, and how many rows lack one."""
+    energy = next((c for c in table.columns if c.key == f"energy_mj_{estimator}"), None)
+    if main is None or energy is None:
+        return None, len(rows)
+    traces: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        x, y = row.cells[energy.key], row.cells[main.key]
+        # A logarithmic axis has no place for zero.
+        if isinstance(x, Figure) and isinstance(y, Figure) and x.mean > 0:
+            traces.setdefault(_data(row), []).append(
+                {
+                    "x": x.mean,
+                    "y": y.mean * main.scale,
+                    "spread": (y.deviation or 0) * main.scale,
+                    "name": row.cells["backbone"],
+                    "details": [
+                        f"{main.title}: {main.text(y)}",
+                        f"{energy.title}: {energy.text(x)}",
+                        f"{row.cells['protocol']}",
+                    ],
+                    "href": _links(row)[0].href,
+                }
+            )
+    if not traces:
+        return None, len(rows)
+    plot = {
+        "id": f"plot-{table.name}",
+        "x": f"energy per image (mJ), {estimator}",
+        "y": main.title,
+        "traces": [{"name": name, "points": points} for name, points in traces.items()],
+    }
+    return plot, len(rows) - sum(len(points) for points in traces.values())
+
+
+def _pretty_record(source: Source) -> str:
+    return pretty_json(source.record.model_dump(mode="json", exclude_none=True))
+
+
+def pretty_json(value: Any, depth: int = 0) -> str:
+    """JSON to be read: what fits on a line stays on it, and so does each flat item of a list.
+
+    >>> print(pretty_json({"rows": [{"a": 1}, {"a": 2}], "b": []}, depth=0))
+    {"rows": [{"a": 1}, {"a": 2}], "b": []}
+    """
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) + depth <= LINE_WIDTH or not isinstance(value, dict | list):
+        return line
+    inner = " " * (depth + 1)
+    if isinstance(value, dict):
+        items = [
+            f"{inner}{json.dumps(key, ensure_ascii=False)}: {pretty_json(item, depth + 1)}"
+            for key, item in value.items()
+        ]
+        left, right = "{", "}"
+    else:
+        items = [inner + _list_item(item, depth + 1) for item in value]
+        left, right = "[", "]"
+    return left + "\n" + ",\n".join(items) + "\n" + " " * depth + right
+
+
+def _list_item(item: Any, depth: int) -> str:
+    parts = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    if any(isinstance(part, dict | list) for part in parts):
+        return pretty_json(item, depth)
+    return json.dumps(item, ensure_ascii=False)

@@ -1,0 +1,63 @@
+"""Writing the tables of a work folder to files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.report.render import to_csv, to_latex, to_markdown
+from benchmark.report.tables import Table, make_tables
+from benchmark.results import MissingResultsError, Record, find_records, write_atomically
+
+RENDERERS = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `write_report` made: the tables, and the files that hold them."""
+
+    tables: list[Table]
+    paths: list[Path]
+
+
+def read_sources(sources: list[Path]) -> list[tuple[Path, Record]]:
+    """The records below each of `sources`.
+
+    Raises:
+        FileNotFoundError: a source does not exist.
+        RecordError: a file is not a whole record.
+        MissingResultsError: there is no record at all.
+    """
+    records = [pair for source in sources for pair in find_records(source)]
+    if not records:
+        places = ", ".join(str(source) for source in sources) or "no folder at all"
+        raise MissingResultsError(f"no result record in {places}; run `spikebench run` first")
+    return records
+
+
+def write_report(work_dir: Path, out: Path | None = None) -> Report:
+    """Write every table of the records below `work_dir` as Markdown, CSV and LaTeX.
+
+    Args:
+        work_dir: a folder of records, or a record file.
+        out: the folder for the tables; `work_dir/report` where none is given.
+
+    Raises:
+        FileNotFoundError: `work_dir` does not exist.
+        RecordError: a file is not a whole record.
+        MissingResultsError: there is no record at all.
+    """
+    work_dir = Path(work_dir)
+    tables = make_tables(read_sources([work_dir]))
+    if out is None:
+        out = (work_dir if work_dir.is_dir() else work_dir.parent) / "report"
+    texts = {
+        out / f"{table.name}{suffix}": render(table, out)
+        for table in tables
+        for suffix, render in RENDERERS.items()
+    }
+    whole = [to_markdown(table, out) for table in tables if table.rows or table.failures]
+    texts[out / "report.md"] = "\n".join(["# Results\n", *whole])
+    for path, text in texts.items():
+        write_atomically(path, text)
+    return Report(tables, list(texts))

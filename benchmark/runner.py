@@ -1,0 +1,221 @@
+"""Running a suite: skip what is finished, resume what was interrupted, record what fails."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmark.energy.estimators import energies
+from benchmark.environment import commit, device_name, package_versions
+from benchmark.errors import UserError
+from benchmark.progress import Progress
+from benchmark.results import Metric, Record, ResultStore
+from benchmark.suite import Suite, plan
+from benchmark.task import Evaluation, Probe, Run, Task
+
+log = logging.getLogger("spikebench")
+
+
+@dataclass
+class Outcome:
+    """What `run_suite` did: titles of runs by what became of them.
+
+    Attributes:
+        folder: the suite's folder below the work directory.
+    """
+
+    folder: Path
+    finished: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def run_suite(
+    path: Path, work_dir: Path, overrides: Sequence[str] = (), limit: int | None = None
+) -> Outcome:
+    """Run a suite; a failing run is recorded as failed while the others go on.
+
+    Args:
+        path: the suite's YAML file.
+        work_dir: runs land in `work_dir/<suite>/<key>`.
+        overrides: see `benchmark.suite.load_suite`.
+        limit: use only so many images of each split; the records are marked partial.
+
+    Raises:
+        UserError: the suite or an override is wrong, or `work_dir` cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; finished records are whole, and running again resumes.
+    """
+    suite, runs = plan(path, work_dir, overrides, limit)
+    outcome = Outcome(work_dir / suite.name)
+    _check_writable(outcome.folder)
+    store = ResultStore(outcome.folder)
+    with _termination_as_interrupt():
+        for number, (run, task) in enumerate(runs, 1):
+            of = f"[{number}/{len(runs)}] {run.title}"
+            done = store.get(run.key)
+            if done is not None and done.status == "finished":
+                log.info("%s: finished before (%s)", of, store.path(run.key))
+                outcome.skipped.append(run.title)
+                continue
+            log.info("%s: running in %s", of, run.folder)
+            record = _recorded(run, task, suite)
+            store.put(record)
+            if record.status == "failed":
+                log.error("%s: failed: %s", of, record.error)
+                outcome.failed.append(run.title)
+            else:
+                figures = ", ".join(f"{k} {m.value:.4f}" for k, m in record.metrics.items())
+                log.info("%s: finished: %s", of, figures)
+                outcome.finished.append(run.title)
+    return outcome
+
+
+def _recorded(run: Run, task: Task, suite: Suite) -> Record:
+    """Do one run; whatever goes wrong in it becomes its record."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    about: dict[str, Any] = {
+        "key": run.key,
+        "suite": run.suite,
+        "backbone_name": run.backbone,
+        "task": run.task,
+        "protocol": run.protocol,
+        "seed": run.seed,
+        "partial": run.limit is not None,
+        "config": run.config,
+        "packages": package_versions(),
+        "commit": commit(),
+        "device": device_name(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        with _log_to(run.folder / "run.log"):
+            return Record(status="finished", **about, **_results(run, task, suite.profile_images))
+    except Exception as error:
+        (run.folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+        message = " ".join(str(error).split())
+        if not isinstance(error, UserError):
+            message = f"{type(error).__name__}: {message} (see {run.folder / 'error.log'})"
+        return Record(status="failed", error=message, **about)
+
+
+def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
+    """Train, score and count: the fields of a record that only a finished run has."""
+    from benchmark.energy.counter import profile_operations
+
+    seconds: dict[str, float] = {}
+    resumed = any(run.folder.glob("*.pth")) or any(run.folder.glob("*.ckpt"))
+    with _timed(seconds, "train"):
+        checkpoint = task.train(run)
+    with _timed(seconds, "evaluate"):
+        evaluation: Evaluation = task.evaluate(run, checkpoint)
+    with _timed(seconds, "profile"):
+        probe: Probe = task.probe(run, checkpoint)
+        images = min(profile_images, evaluation.dataset.test_samples)
+        with Progress(f"{run.title} profile", images) as progress:
+            report = profile_operations(
+                probe.model,
+                _until(probe.batches, images),
+                forward=probe.forward,
+                time_steps=probe.backbone.time_steps,
+                progress=progress.update,
+            )
+    specs = task.metrics
+    return {
+        "backbone": probe.backbone,
+        "dataset": evaluation.dataset,
+        "metrics": {
+            name: Metric(value=value, **specs[name]._asdict())
+            for name, value in evaluation.metrics.items()
+            if name in specs
+        },
+        "parameters": sum(weight.numel() for weight in probe.model.parameters()),
+        "operations": report,
+        "energy_mj": energies(report),
+        "checkpoint_sha256": _sha256(checkpoint),
+        "resumed": resumed,
+        "wall_time_s": seconds,
+    }
+
+
+def _until(batches: Any, images: int) -> Iterator[Any]:
+    """Whole batches until at least `images` images were given."""
+    from benchmark.energy.counter import count_images
+
+    counted = 0
+    for batch in batches:
+        yield batch
+        counted += count_images(batch)
+        if counted >= images:
+            return
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; choose another --work-dir"
+        ) from error
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    seconds[phase] = round(time.monotonic() - start, 3)
+
+
+@contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Keep log lines and Python warnings of a run in a file; only ours go to the screen."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("spikebench", "py.warnings")]
+    logging.captureWarnings(True)
+    loggers[1].propagate = False
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        loggers[1].propagate = True
+        logging.captureWarnings(False)
+        handler.close()
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Take SIGTERM, which schedulers send, for Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,188 @@
+"""What to run: a suite is data, and becomes a list of runs (backbones x tasks x seeds)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from benchmark.backbones import list_backbones
+from benchmark.overrides import apply_override, split_override
+from benchmark.registry import TASKS, unknown_name
+from benchmark.task import ConfigError, Run, Task
+
+# Where a run computes and where its files lie does not change what is measured.
+_NOT_PROTOCOL = frozenset(
+    {
+        "accelerator",
+        "cache_dir",
+        "data_root",
+        "device",
+        "devices",
+        "launcher",
+        "num_workers",
+        "persistent_workers",
+        "pin_memory",
+        "work_dir",
+    }
+)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackboneEntry(_Strict):
+    """A registered backbone and its arguments; a plain name stands for one without arguments."""
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class TaskEntry(_Strict):
+    """A task and its configuration file, relative to the suite's file."""
+
+    task: str
+    config: Path
+
+
+class Suite(_Strict):
+    """The runs of a benchmark: every backbone on every task with every seed.
+
+    Attributes:
+        name: also the name of the folder below the work directory.
+        profile_images: operations are counted on so many test images.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    backbones: list[BackboneEntry] = Field(min_length=1)
+    tasks: list[TaskEntry] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    profile_images: int = Field(default=64, ge=1)
+
+    @field_validator("backbones", mode="before")
+    @classmethod
+    def _names_alone(cls, entries: Any) -> Any:
+        if not isinstance(entries, list):
+            return entries
+        return [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+def load_suite(path: Path, overrides: Sequence[str] = ()) -> tuple[Suite, dict[str, list[str]]]:
+    """Read a suite and sort out overrides.
+
+    Args:
+        path: a YAML file.
+        overrides: `key=value` for the suite itself, `<task>.key.path=value` for the configurations
+            of a task of the suite.
+
+    Returns:
+        The suite, and for each of its tasks the overrides of its configurations.
+
+    Raises:
+        ConfigError: the file is missing, no YAML, or no suite; the message says where.
+        UnknownNameError: a key, task, backbone or override is unknown; near ones are suggested.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no such suite: {path}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML: {line}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds a {type(data).__name__}; expected the keys of a suite")
+    known = list(Suite.model_fields)
+    for key in data:
+        if key not in known:
+            raise unknown_name(f"key of {path.name}", str(key), known)
+    entries = data.get("tasks")
+    named = [entry.get("task") for entry in entries or () if isinstance(entry, dict)]
+    of_tasks: dict[str, list[str]] = {name: [] for name in named if isinstance(name, str)}
+    for override in overrides:
+        name, value = split_override(override)
+        first, dot, rest = name.removeprefix("+").partition(".")
+        if dot and first in of_tasks:
+            plus = "+" if name.startswith("+") else ""
+            of_tasks[first].append(f"{plus}{rest}={value}")
+        elif first in known:
+            apply_override({**dict.fromkeys(known), **data}, override, path.name)
+            data.setdefault(first, None)
+            apply_override(data, override, path.name)
+        else:
+            raise unknown_name("override", name, [*known, *(f"{task}." for task in of_tasks)])
+    try:
+        suite = Suite.model_validate(data)
+    except ValidationError as error:
+        first_error = error.errors()[0]
+        where = ".".join(str(part) for part in first_error["loc"])
+        raise ConfigError(f"{path}: {where}: {first_error['msg']}") from None
+    known_backbones = list_backbones()
+    for entry in suite.backbones:
+        if entry.name not in known_backbones:
+            raise unknown_name("backbone", entry.name, known_backbones)
+    return suite, of_tasks
+
+
+def plan(
+    path: Path, work_dir: Path, overrides: Sequence[str] = (), limit: int | None = None
+) -> tuple[Suite, list[tuple[Run, Task]]]:
+    """All runs of a suite, each with the task that does it.
+
+    Args:
+        path: the suite's YAML file.
+        work_dir: runs land in `work_dir/<suite>/<key>`.
+        overrides: see `load_suite`.
+        limit: use only so many images of each split.
+    """
+    suite, of_tasks = load_suite(path, overrides)
+    root = work_dir / suite.name
+    runs = []
+    for entry in suite.tasks:
+        task = TASKS.get(entry.task)()
+        config_path = path.parent / entry.config
+        for backbone in suite.backbones:
+            config = task.resolve(
+                config_path, backbone.name, backbone.arguments, of_tasks[entry.task]
+            )
+            for seed in suite.seeds:
+                what = {
+                    "task": entry.task,
+                    "backbone": backbone.name,
+                    "protocol": entry.config.stem,
+                    "seed": seed,
+                    "limit": limit,
+                    "profile_images": suite.profile_images,
+                    "config": _protocol(config),
+                }
+                text = json.dumps(what, sort_keys=True, separators=(",", ":"))
+                key = hashlib.sha256(text.encode()).hexdigest()[:12]
+                name = f"{entry.task}-{backbone.name}-{entry.config.stem}-seed{seed}-{key}"
+                run = Run(
+                    key=key,
+                    suite=suite.name,
+                    backbone=backbone.name,
+                    task=entry.task,
+                    protocol=entry.config.stem,
+                    seed=seed,
+                    config=config,
+                    folder=root / key,
+                    tensorboard=root / "tensorboard" / name,
+                    limit=limit,
+                )
+                runs.append((run, task))
+    return suite, runs
+
+
+def _protocol(config: Any) -> Any:
+    """The configuration without paths, devices and loader settings."""
+    if isinstance(config, dict):
+        return {key: _protocol(value) for key, value in config.items() if key not in _NOT_PROTOCOL}
+    if isinstance(config, list | tuple):
+        return [_protocol(value) for value in config]
+    return config

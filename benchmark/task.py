@@ -1,0 +1,111 @@
+"""What a task is to the core: something that trains, scores and shows a model to the counter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmark.errors import UserError
+from benchmark.results import BackboneInfo, DatasetInfo
+
+
+class MetricSpec(NamedTuple):
+    """Unit of a metric, and which way is up."""
+
+    unit: str = "fraction"
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Run:
+    """One (backbone, task, data set, protocol, seed), and where its work lands.
+
+    Attributes:
+        key: hash of `config` and what else decides the result.
+        suite: name of the suite.
+        backbone: registered name.
+        task: registered name.
+        protocol: name of the configuration file, without folder and suffix.
+        seed: seeds everything random.
+        config: the resolved configuration, plain data.
+        folder: checkpoints, logs and the record of this run.
+        tensorboard: folder of this run's TensorBoard events.
+        limit: use only so many images of each split; None uses all.
+    """
+
+    key: str
+    suite: str
+    backbone: str
+    task: str
+    protocol: str
+    seed: int
+    config: dict[str, Any]
+    folder: Path
+    tensorboard: Path
+    limit: int | None = None
+
+    @property
+    def title(self) -> str:
+        """How the run is called on screen."""
+        return f"{self.task}/{self.backbone}/{self.protocol}/seed{self.seed}"
+
+
+class Evaluation(NamedTuple):
+    """Metrics by name, at full precision, and what they are of."""
+
+    metrics: dict[str, float]
+    dataset: DatasetInfo
+
+
+class Probe(NamedTuple):
+    """What operations are counted on: `forward(model, batch)` for each batch of test images."""
+
+    model: Any
+    batches: Iterable[Any]
+    forward: Callable[[Any, Any], Any]
+    backbone: BackboneInfo
+
+
+class Task(ABC):
+    """A way to train and score a backbone; found through the entry-point group spikebench.tasks.
+
+    Attributes:
+        metrics: the metrics that `evaluate` returns.
+    """
+
+    metrics: Mapping[str, MetricSpec]
+
+    @abstractmethod
+    def resolve(
+        self, config: Path, backbone: str, arguments: Mapping[str, Any], overrides: Sequence[str]
+    ) -> dict[str, Any]:
+        """The configuration file with backbone and overrides put in, as plain data.
+
+        Args:
+            config: the configuration file.
+            backbone: registered name.
+            arguments: arguments of the backbone, from the suite.
+            overrides: `key.path=value`; the key must be in the configuration.
+
+        Raises:
+            ConfigError: the file cannot be read, or an override names no key of it.
+        """
+
+    @abstractmethod
+    def train(self, run: Run) -> Path:
+        """Train, resuming from the last whole checkpoint in `run.folder`; the final checkpoint."""
+
+    @abstractmethod
+    def evaluate(self, run: Run, checkpoint: Path) -> Evaluation:
+        """Score a checkpoint on the test split."""
+
+    @abstractmethod
+    def probe(self, run: Run, checkpoint: Path) -> Probe:
+        """The trained model and batches of real test images, for the operation count."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration, suite or override is wrong; the message says what was meant."""

@@ -1,0 +1,42 @@
+"""The classification task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.task import ConfigError, Evaluation, MetricSpec, Probe, Run, Task
+from tasks.config import load_config
+
+
+class ClassificationTask(Task):
+    """Image classification with Lightning, imported when first needed."""
+
+    metrics = {"top1": MetricSpec(), "top5": MetricSpec()}
+
+    def resolve(
+        self, config: Path, backbone: str, arguments: Mapping[str, Any], overrides: Sequence[str]
+    ) -> dict[str, Any]:
+        resolved = load_config(config, overrides)
+        for part in ("model", "data", "trainer"):
+            if part not in resolved:
+                raise ConfigError(f"{config}: {part!r} is missing; a classification needs it")
+        resolved["model"]["backbone"] = backbone
+        resolved["model"]["arguments"] = {**resolved["model"].get("arguments", {}), **arguments}
+        return resolved
+
+    def train(self, run: Run) -> Path:
+        from tasks.classification import loop
+
+        return loop.train(run)
+
+    def evaluate(self, run: Run, checkpoint: Path) -> Evaluation:
+        from tasks.classification import loop
+
+        return loop.evaluate(run, checkpoint)
+
+    def probe(self, run: Run, checkpoint: Path) -> Probe:
+        from tasks.classification import loop
+
+        return loop.probe(run, checkpoint)

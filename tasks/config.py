@@ -1,0 +1,37 @@
+"""Configuration files of all tasks: read by MMEngine's Config, overridden in one syntax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from benchmark.overrides import apply_override
+from benchmark.task import ConfigError
+
+
+def load_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Read a configuration, bases included, and apply overrides.
+
+    Args:
+        path: a `.py`, `.yaml` or `.json` file that MMEngine's Config reads.
+        overrides: `key.path=value`; lists are indexed by number.
+
+    Returns:
+        Plain data: dictionaries, lists, tuples, numbers, strings.
+
+    Raises:
+        ConfigError: the file is missing or wrong, or an override names no key of it.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no such configuration: {path}")
+    try:
+        config = Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:
+        raise ConfigError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    resolved = config.to_dict()
+    for override in overrides:
+        apply_override(resolved, override, path.name)
+    return resolved

@@ -1,0 +1,35 @@
+"""Data sets of the detection task that MMDetection does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+from mmengine.registry import DATASETS
+
+from tasks.datasets import data_root
+from tasks.datasets.digit_scenes import NAME, ensure_digit_scenes
+from tasks.datasets.digits import CLASSES, Split
+
+
+@DATASETS.register_module()
+class DigitScenesDetection(CocoDataset):
+    """Scenes of handwritten digits with boxes and masks, made on first use.
+
+    Args:
+        split: "train" or "test".
+        **options: those of `CocoDataset`, less where the files are.
+    """
+
+    METAINFO = {"name": NAME, "classes": CLASSES, "palette": None}
+
+    def __init__(self, split: Split, **options: Any) -> None:
+        folder = ensure_digit_scenes(data_root())
+        annotations = folder / "annotations" / f"instances_{split}.json"
+        super().__init__(
+            ann_file=str(annotations),
+            data_prefix={"img": str(folder / "images" / split)},
+            # MMEngine would read a string as the name of a file of class names
+            metainfo={"ann_file": (str(annotations),)},
+            **options,
+        )

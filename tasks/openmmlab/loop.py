@@ -1,0 +1,160 @@
+"""The run loop that detection and segmentation share: MMEngine's Runner, told what a run is."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
+
+from benchmark.backbones.weights import read_weights
+from benchmark.progress import Progress
+from benchmark.results import BackboneInfo, DatasetInfo
+from benchmark.task import Probe, Run
+from tasks.openmmlab.checkpoints import latest_checkpoint
+
+
+def train(run: Run) -> Path:
+    """Train from the last whole checkpoint in the run's folder to the end; the final checkpoint.
+
+    Raises:
+        WeightsError: the checkpoint to resume from is truncated.
+    """
+    config = _config(run)
+    config.val_dataloader = config.val_cfg = config.val_evaluator = None
+    checkpoint = latest_checkpoint(run.folder)
+    if checkpoint is not None:
+        read_weights(checkpoint)
+        config.load_from, config.resume = str(checkpoint), True
+    with _runner(config) as runner, _ProgressHook(run.title) as hook:
+        runner.register_hook(hook, priority="LOW")
+        runner.train()
+    final = latest_checkpoint(run.folder)
+    if final is None:
+        raise RuntimeError(
+            f"training left no checkpoint in {run.folder}; default_hooks.checkpoint saves none"
+        )
+    return final
+
+
+def test(run: Run, checkpoint: Path) -> tuple[dict[str, float], DatasetInfo]:
+    """Score a checkpoint on the test split: metrics by name, and what they are of."""
+    with _testing(run, checkpoint) as runner, _ProgressHook(f"{run.title} test") as hook:
+        runner.register_hook(hook, priority="LOW")
+        metrics = runner.test()
+        described = run.config["test_dataloader"]["dataset"]
+        dataset = DatasetInfo(
+            name=runner.test_dataloader.dataset.metainfo.get("name", described["type"]),
+            split=str(described.get("split", "test")),
+            train_samples=len(DATASETS.build(_config(run).train_dataloader.dataset)),
+            test_samples=len(runner.test_dataloader.dataset),
+        )
+    return metrics, dataset
+
+
+def probe(run: Run, checkpoint: Path) -> Probe:
+    """The trained model and its test batches, run as in testing."""
+    with _testing(run, checkpoint) as runner:
+        adapter = runner.model.backbone
+        described = run.config["model"]["backbone"]
+        backbone = BackboneInfo(
+            name=run.backbone,
+            arguments=described["arguments"],
+            time_steps=adapter.time_steps,
+            parameters=sum(weight.numel() for weight in adapter.parameters()),
+        )
+        return Probe(runner.model, runner.test_dataloader, type(runner.model).test_step, backbone)
+
+
+def _config(run: Run) -> Config:
+    """The run's configuration with what depends on the run and not on the protocol."""
+    config = Config(run.config)
+    import_modules_from_strings(**config.custom_imports)
+    config.work_dir = str(run.folder)
+    # MMEngine keeps one logger, scope and visualizer for each name in a process
+    config.experiment_name = f"{run.key}-{uuid.uuid4().hex[:8]}"
+    config.randomness = {"seed": run.seed}
+    config.visualizer = {
+        "type": "mmengine.Visualizer",
+        "save_dir": str(run.folder),
+        "vis_backends": [{"type": "TensorboardVisBackend", "save_dir": str(run.tensorboard)}],
+    }
+    for loader in (config.train_dataloader, config.test_dataloader):
+        if run.limit is not None:
+            loader.dataset.indices = run.limit
+    return config
+
+
+@contextlib.contextmanager
+def _runner(config: Config) -> Iterator[Runner]:
+    """A Runner that says what it has to say in `mmengine.log`, not on the screen."""
+    log = Path(config.work_dir) / "mmengine.log"
+    with (
+        log.open("a", encoding="utf-8") as stream,
+        contextlib.redirect_stdout(stream),  # what MMEngine, MMDetection and pycocotools print
+        DefaultScope.overwrite_default_scope(config.default_scope),
+    ):
+        runner = Runner.from_cfg(config)
+        try:
+            yield runner
+        finally:
+            runner.visualizer.close()
+
+
+@contextlib.contextmanager
+def _testing(run: Run, checkpoint: Path) -> Iterator[Runner]:
+    config = _config(run)
+    read_weights(checkpoint)
+    config.load_from = str(checkpoint)
+    for part in ("train", "val"):
+        for kind in ("dataloader", "cfg", "evaluator"):
+            config.pop(f"{part}_{kind}", None)
+    config.pop("optim_wrapper")
+    config.pop("param_scheduler", None)
+    with _runner(config) as runner:
+        runner.load_or_resume()
+        yield runner
+
+
+class _ProgressHook(Hook):
+    """Shows how far training or testing is."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._progress: Progress | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> _ProgressHook:
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._stack.close()
+
+    def _start(self, total: int) -> Progress:
+        self._progress = self._stack.enter_context(Progress(self._title, total))
+        return self._progress
+
+    def before_train(self, runner: Runner) -> None:
+        self._start(runner.max_iters).start_at(runner.iter)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        assert self._progress is not None
+        self._progress.update(runner.iter + 1, loss=float(outputs["loss"]))
+
+    def before_test(self, runner: Runner) -> None:
+        self._start(len(runner.test_dataloader))
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        assert self._progress is not None
+        self._progress.update(batch_idx + 1)

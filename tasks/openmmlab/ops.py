@@ -1,0 +1,238 @@
+"""A stand-in for `mmcv._ext`, the compiled half of mmcv, on torchvision's kernels.
+
+`mmcv-lite` is mmcv without `mmcv._ext`; `import mmcv.ops`, and with it `import mmdet.models`, fails
+there. `install_ops` adds an import finder that provides the module:
+
+- `nms`, `roi_align_forward` and `roi_align_backward` run on torchvision, which is what Mask R-CNN
+  needs to train and to evaluate;
+- every other op is present, because mmcv asserts on the names at import, and raises
+  NotImplementedError when it is called.
+
+The finder stands last in `sys.meta_path`, so that a compiled `mmcv._ext` always wins.
+
+An op here has the name, the arguments and the buffers that mmcv's Python code calls it with.
+Numbers narrower than 32 bits are computed in float32, on every device: torchvision's CPU kernels
+take no bfloat16, and its `nms` no half precision either.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import reduce
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+from typing import NoReturn
+
+import torch
+import torchvision
+from torch import Tensor
+
+EXTENSION = "mmcv._ext"
+MAX_POOLING, AVERAGE_POOLING = 0, 1
+
+
+def install_ops() -> None:
+    """Make `mmcv._ext` importable, on torchvision's kernels where no compiled one is installed.
+
+    Call it before anything imports `mmcv.ops`. It is idempotent and imports nothing of OpenMMLab;
+    a process that starts afresh, such as a spawned data-loading worker, has to call it again.
+
+    Example:
+        >>> from importlib.util import find_spec
+        >>> install_ops()
+        >>> find_spec("mmcv._ext") is not None
+        True
+    """
+    if not any(isinstance(finder, OpsFinder) for finder in sys.meta_path):
+        sys.meta_path.append(OpsFinder())
+
+
+class OpsFinder(MetaPathFinder, Loader):
+    """Finds and loads the stand-in for `mmcv._ext`, and no other module."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the stand-in's spec where `fullname` is `mmcv._ext`, else None."""
+        if fullname != EXTENSION:
+            return None
+        return spec_from_loader(fullname, self, origin=__name__)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill the new, empty `module` with the ops."""
+        ops = (
+            nms,
+            roi_align_forward,
+            roi_align_backward,
+            get_compiler_version,
+            get_compiling_cuda_version,
+        )
+        module.__dict__.update({op.__name__: op for op in ops}, __getattr__=_missing_op)
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Keep the boxes that overlap no better one by more than a threshold.
+
+    Args:
+        boxes: Corners x1, y1, x2, y2 in pixels, of shape `(N, 4)`.
+        scores: One score a box, of shape `(N,)`.
+        iou_threshold: Intersection over union above which the lower-scored box goes; one that
+            equals it stays.
+        offset: 0, or 1 where x2 and y2 are the last pixels inside a box, so that a box is
+            x2 - x1 + 1 wide.
+
+    Returns:
+        Indices of the kept boxes, best score first, int64 of shape `(K,)`.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 6.0]])  # IoU 0.6
+        >>> nms(boxes, torch.tensor([0.8, 0.9]), iou_threshold=0.5, offset=0).tolist()
+        [1]
+    """
+    dtype = _compute_dtype(boxes, scores)
+    boxes = boxes.to(dtype)
+    if offset:
+        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    # mmcv compares in the boxes' own precision. torchvision's CPU kernel compares a float32 IoU
+    # with a double: an IoU of exactly 0.3 would exceed a threshold of 0.3.
+    threshold = torch.tensor(iou_threshold, dtype=dtype).item()
+    return torchvision.ops.nms(boxes, scores.to(dtype), threshold)
+
+
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Pool each region of a feature map into a grid of bins, bilinearly sampled and averaged.
+
+    Args:
+        input: Feature maps, of shape `(B, C, H, W)`.
+        rois: Batch index and corners x1, y1, x2, y2 in pixels of the image, of shape `(K, 5)`.
+        output: Receives the pooled regions, of shape `(K, C, aligned_height, aligned_width)`.
+        argmax_y: Max pooling's record of what it took; not touched.
+        argmax_x: As `argmax_y`.
+        aligned_height: Rows of bins.
+        aligned_width: Columns of bins.
+        spatial_scale: Feature map pixels per image pixel.
+        sampling_ratio: Samples along each side of a bin; 0 takes one a feature map pixel.
+        pool_mode: 1 for the average; 0, the maximum, is not supported.
+        aligned: Whether a pixel's value stands at its centre, half a pixel from its corner. Without
+            it a region is also at least one feature map pixel wide and high.
+
+    Raises:
+        NotImplementedError: If `pool_mode` is 0.
+    """
+    _require_average("roi_align_forward", pool_mode)
+    dtype = _compute_dtype(input, rois)
+    output.copy_(
+        torch.ops.torchvision.roi_align(
+            input.to(dtype),
+            rois.to(dtype),
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            sampling_ratio,
+            aligned,
+        )
+    )
+
+
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Add the gradient of `roi_align_forward` with respect to its feature maps to a buffer.
+
+    Args:
+        grad_output: Gradient of the pooled regions, of shape
+            `(K, C, aligned_height, aligned_width)`.
+        rois: As in `roi_align_forward`, as are the arguments that are not listed.
+        argmax_y: Max pooling's record of what it took; not read.
+        argmax_x: As `argmax_y`.
+        grad_input: The buffer, of shape `(B, C, H, W)`.
+        aligned_height: Rows of bins.
+        aligned_width: Columns of bins.
+        spatial_scale: Feature map pixels per image pixel.
+        sampling_ratio: Samples along each side of a bin; 0 takes one a feature map pixel.
+        pool_mode: 1 for the average; 0, the maximum, is not supported.
+        aligned: Whether a pixel's value stands at its centre.
+
+    Raises:
+        NotImplementedError: If `pool_mode` is 0.
+    """
+    _require_average("roi_align_backward", pool_mode)
+    dtype = _compute_dtype(grad_output, rois)
+    grad_input.add_(
+        torch.ops.torchvision._roi_align_backward(
+            grad_output.to(dtype),
+            rois.to(dtype),
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *grad_input.shape,
+            sampling_ratio,
+            aligned,
+        )
+    )
+
+
+def get_compiler_version() -> str:
+    """Return what mmcv's environment report prints where there is no compiler, `"n/a"`."""
+    return "n/a"
+
+
+def get_compiling_cuda_version() -> str:
+    """Return what mmcv's environment report prints where there is no compiler, `"n/a"`."""
+    return "n/a"
+
+
+def _compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """The widest of float32 and the tensors' own types."""
+    return reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
+
+
+def _require_average(op: str, pool_mode: int) -> None:
+    if pool_mode == MAX_POOLING:
+        raise NotImplementedError(
+            f"{op} with pool_mode='max': torchvision's kernel only averages; "
+            "use pool_mode='avg' or install a compiled mmcv in place of mmcv-lite"
+        )
+    if pool_mode != AVERAGE_POOLING:
+        raise ValueError(f"{op}: pool_mode is 0 (max) or 1 (avg), not {pool_mode!r}")
+
+
+def _missing_op(name: str) -> Callable[..., NoReturn]:
+    """Stand for an op that torchvision has no kernel for; the module's `__getattr__`."""
+    # What asks for a private name is Python probing the module, not mmcv after an op.
+    if name.startswith("_"):
+        raise AttributeError(f"module {EXTENSION!r} has no attribute {name!r}")
+
+    def missing(*args: object, **kwargs: object) -> NoReturn:
+        raise NotImplementedError(
+            f"the mmcv op {name!r} needs compiled code, which mmcv-lite lacks and torchvision "
+            "does not replace; install a compiled mmcv in place of mmcv-lite"
+        )
+
+    missing.__name__ = missing.__qualname__ = name
+    return missing

@@ -1,0 +1,9 @@
+"""Importing this makes MMDetection and MMSegmentation usable and knows spiking backbones there."""
+
+from tasks.openmmlab.ops import install_ops
+
+install_ops()
+
+from tasks.openmmlab import adapter, checkpoints  # noqa: E402
+
+__all__ = ["adapter", "checkpoints", "install_ops"]
