@@ -253,7 +253,7 @@ def _table(*columns: str) -> Table:
 
 def main() -> None:
     """Run the command; a wrong request becomes one line and a non-zero exit."""
-    # Idle OpenMP threads spin; beside another busy process that made training a hundred times slower.
+    # Idle OpenMP threads spin: beside another busy process, training was 100 times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logger = logging.getLogger("spikebench")
     logger.setLevel(logging.INFO)

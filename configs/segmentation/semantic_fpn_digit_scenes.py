@@ -1,72 +1,81 @@
 # Semantic FPN on digit scenes, for CPUs.
-default_scope = 'mmseg'
-custom_imports = dict(imports=['tasks.segmentation.registered'], allow_failed_imports=False)
+default_scope = "mmseg"
+custom_imports = dict(imports=["tasks.segmentation.registered"], allow_failed_imports=False)
 
 max_epochs = 12
 width = 64
-norm_cfg = dict(type='BN', requires_grad=True)
+norm_cfg = dict(type="BN", requires_grad=True)
 
 model = dict(
-    type='SpikingEncoderDecoder',
+    type="SpikingEncoderDecoder",
     data_preprocessor=dict(
-        type='SegDataPreProcessor',
+        type="SegDataPreProcessor",
         mean=[90.0] * 3,
         std=[50.0] * 3,
         size=(128, 128),
         pad_val=0,
-        seg_pad_val=255),
-    backbone=dict(type='SpikingBackbone', name='meta_spikeformer_nano', time_steps=1),
-    neck=dict(type='FPN', out_channels=width, norm_cfg=norm_cfg),
+        seg_pad_val=255,
+    ),
+    backbone=dict(type="SpikingBackbone", name="meta_spikeformer_nano", time_steps=1),
+    neck=dict(type="FPN", out_channels=width, norm_cfg=norm_cfg),
     decode_head=dict(
-        type='FPNHead',
+        type="FPNHead",
         channels=width,
         dropout_ratio=0.1,
         num_classes=11,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+        loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
+    ),
     train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+    test_cfg=dict(mode="whole"),
+)
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
+    dict(type="PackSegInputs"),
 ]
 test_pipeline = train_pipeline
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='DigitScenesSegmentation', split='train', pipeline=train_pipeline))
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(type="DigitScenesSegmentation", split="train", pipeline=train_pipeline),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type='DigitScenesSegmentation', split='test', test_mode=True, pipeline=test_pipeline))
+        type="DigitScenesSegmentation", split="test", test_mode=True, pipeline=test_pipeline
+    ),
+)
 test_dataloader = val_dataloader
-val_evaluator = dict(type='MeanIoU')
+val_evaluator = dict(type="MeanIoU")
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=100)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=100)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=2e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
-    clip_grad=dict(max_norm=10.0))
+    clip_grad=dict(max_norm=10.0),
+)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=True, end=1, convert_to_iter_based=True),
+    dict(type="LinearLR", start_factor=0.05, by_epoch=True, end=1, convert_to_iter_based=True),
     dict(
-        type='CosineAnnealingLR',
+        type="CosineAnnealingLR",
         by_epoch=True,
         begin=1,
         end=max_epochs,
         eta_min=1e-5,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
 ]
 default_hooks = dict(
-    logger=dict(type='LoggerHook', interval=10),
-    checkpoint=dict(type='PlainCheckpointHook', interval=1))
+    logger=dict(type="LoggerHook", interval=10),
+    checkpoint=dict(type="PlainCheckpointHook", interval=1),
+)

@@ -57,7 +57,7 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         train_samples=len(data.train),
         test_samples=len(data.test),
     )
-    return Evaluation(metrics, dataset)
+    return Evaluation(dict(metrics), dataset)
 
 
 def probe(run: Run, checkpoint: Path) -> Probe:

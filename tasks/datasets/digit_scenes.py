@@ -110,7 +110,8 @@ def _write_split(folder: Path, split: Split) -> None:
     for kind in ("images", "labels"):
         (folder / kind / split).mkdir(parents=True)
     (folder / "annotations").mkdir(exist_ok=True)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in range(COUNTS[split]):
         name = f"{index:04d}.png"
         image, instances = compose_scene(split, index)

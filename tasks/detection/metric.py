@@ -29,6 +29,7 @@ class CocoAP(CocoMetric):
     """
 
     default_prefix = None
+    _coco_api: COCO | None
 
     def __init__(
         self,
@@ -47,7 +48,8 @@ class CocoAP(CocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """AP by name: box_map, box_map50, ..., mask_map, ...; see `average_precision`."""
-        truth: COCO = self._coco_api
+        assert self._coco_api is not None
+        truth = self._coco_api
         scores: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             self.cat_ids = truth.getCatIds(catNms=self.dataset_meta["classes"])

@@ -53,7 +53,7 @@ class SpikingBackbone(BaseModule):
         super().__init__(init_cfg)
         self.model = build_backbone(name, time_steps=time_steps, **(arguments or {}))
         self.time_steps = time_steps
-        info = self.model.feature_info
+        info: list[FeatureInfo] = list(self.model.feature_info)  # type: ignore[arg-type]
         if out_indices is None:
             out_indices = [i for i, one in enumerate(info) if one.stride >= min_stride]
         if not out_indices or not all(0 <= i < len(info) for i in out_indices):

@@ -30,8 +30,8 @@ class PlainCheckpointHook(CheckpointHook):
     """Saves checkpoints that `torch.load(..., weights_only=True)` accepts, whole or not at all.
 
     MMEngine puts its log buffers, instances of a class of its own, and NumPy scalars into a
-    checkpoint. The buffers only smooth the figures of the log, and are left out. The checkpoint before the last is kept, unless
-    `max_keep_ckpts` says otherwise.
+    checkpoint. The buffers only smooth the figures of the log, and are left out. The
+    checkpoint before the last is kept, unless `max_keep_ckpts` says otherwise.
 
     Args:
         max_keep_ckpts: how many checkpoints stay on disk.

@@ -329,6 +329,17 @@ def test_what_cannot_be_built_is_checked_no_further(check, factory, reason: str)
     assert set(failures.values()) == {"not checked, for 'builds' failed"}
 
 
+def test_an_error_inside_torch_is_placed_where_the_backbone_called_it(check):
+    def wants_five_channels(**kw):
+        return Net(in_channels=5, **kw)
+
+    failures = failed(check(wants_five_channels))
+    assert list(failures) == ALL[1:]
+    for reason in failures.values():
+        place = r"\(backbones/test_contract.py, line \d+\)"
+        assert re.fullmatch(rf"RuntimeError: .* to have 5 channels.* {place}", reason)
+
+
 def test_an_unknown_name_is_the_callers_error():
     with pytest.raises(UnknownNameError, match="did you mean 'meta_spikeformer_nano'"):
         check_backbone("meta_spikeformer_nan")
@@ -345,6 +356,7 @@ def test_generators_and_threads_are_left_alone(check):
             torch.get_num_threads(),
         )
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(2)
     before = state()
     try:
@@ -352,7 +364,7 @@ def test_generators_and_threads_are_left_alone(check):
         check(NoisyElsewhere)
         assert state() == before
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
 
 
 def test_every_clause_says_what_it_demands():

@@ -174,7 +174,7 @@ def test_rep_conv_pads_with_batch_statistics_in_training(rep_conv: RepConv):
 def test_the_classifier_learns_from_the_start_at_one_time_step():
     torch.manual_seed(0)
     model = build_classifier("meta_spikeformer_nano", num_classes=7, time_steps=1)
-    logits = model(torch.randn(4, 3, 32, 32))
+    logits = model(torch.randn(4, 3, 64, 64))
     assert logits.shape == (4, 7)
     F.cross_entropy(logits, torch.arange(4)).backward()
     assert model.head.weight.grad is not None
