@@ -23,7 +23,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-leaderboard = typer.Typer(help="Build the leaderboard page.", no_args_is_help=True)
+leaderboard = typer.Typer(
+    help="Build the leaderboard page.",
+    epilog="Example: spikebench leaderboard build work_dirs/quickstart",
+    no_args_is_help=True,
+)
 app.add_typer(leaderboard, name="leaderboard")
 
 WorkDir = Annotated[Path, typer.Option(help="Runs land in WORK_DIR/<suite>/<key>.")]
@@ -44,7 +48,7 @@ def run(
             "--set",
             metavar="KEY=VALUE",
             help="Override a key of the suite (seeds=[0,1]) or of the configurations of one of its "
-            "tasks (detection.max_epochs=1); +KEY=VALUE adds a new key. May be repeated.",
+            "tasks (detection.train_cfg.max_epochs=1); +KEY=VALUE adds a new key. May be repeated.",
         ),
     ] = None,
     limit: Annotated[
@@ -169,7 +173,10 @@ def profile(
     batches = (
         torch.randn(1, 3, image_size, image_size, generator=generator) for _ in range(images)
     )
-    report = profile_operations(model, batches)
+    try:
+        report = profile_operations(model, batches)
+    except ValueError as error:  # an image size that the backbone does not take
+        raise UserError(f"{name}: {error}") from error
     table = _table("operation", "kind", "values", "dense MMACs", "rate", "exact MSOPs")
     for row in report.rows:
         values = row.value_kind + (f" x {row.other_value_kind}" if row.other_value_kind else "")
@@ -264,4 +271,4 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {' '.join(str(error).split())}")

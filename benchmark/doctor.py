@@ -42,8 +42,10 @@ def examine() -> list[Finding]:
     findings.append(_import("torchvision", "install the torchvision made for this torch"))
     findings.append(_import("tasks.detection.registered", "see the message"))
     findings.append(_import("tasks.segmentation.registered", "see the message"))
-    if findings[2].ok:
-        findings.append(Finding("device", True, device_name()))
+    torch = _import("torch", "install torch again")
+    findings.append(
+        Finding("device", True, device_name()) if torch.ok else torch._replace(subject="device")
+    )
     for program, package, use in (
         ("git", "git", "records then name the commit"),
         ("chromium", "chromium chromium-driver", "the browser test needs it"),

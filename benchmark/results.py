@@ -30,7 +30,8 @@ class MissingResultsError(UserError, FileNotFoundError):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # JSON has no nan: it would be written as null, and the record could not be read again
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Metric(_Strict):
@@ -42,7 +43,7 @@ class Metric(_Strict):
         higher_is_better: which way is up.
     """
 
-    value: float = Field(allow_inf_nan=False)
+    value: float
     unit: str = "fraction"
     higher_is_better: bool = True
 

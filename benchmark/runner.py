@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import signal
 import threading
 import time
@@ -131,6 +130,11 @@ def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
                 progress=progress.update,
             )
     specs = task.metrics
+    if not specs.keys() & evaluation.metrics.keys():
+        raise UserError(
+            f"configuration {run.protocol!r} scores {', '.join(evaluation.metrics) or 'nothing'}; "
+            f"expected metrics of {run.task}: {', '.join(specs)}"
+        )
     return {
         "backbone": probe.backbone,
         "dataset": evaluation.dataset,
@@ -212,7 +216,8 @@ def _termination_as_interrupt() -> Iterator[None]:
         return
 
     def interrupt(*_: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        # not SIGINT: a shell's background process ignores that one
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

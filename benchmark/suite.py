@@ -148,7 +148,7 @@ def plan(
         config_path = path.parent / entry.config
         for backbone in suite.backbones:
             config = task.resolve(
-                config_path, backbone.name, backbone.arguments, of_tasks[entry.task]
+                config_path, backbone.name, backbone.arguments, of_tasks.get(entry.task, [])
             )
             for seed in suite.seeds:
                 what = {
@@ -160,7 +160,10 @@ def plan(
                     "profile_images": suite.profile_images,
                     "config": _protocol(config),
                 }
-                text = json.dumps(what, sort_keys=True, separators=(",", ":"))
+                try:
+                    text = json.dumps(what, sort_keys=True, separators=(",", ":"))
+                except TypeError as error:
+                    raise ConfigError(f"{config_path} is not plain data: {error}") from None
                 key = hashlib.sha256(text.encode()).hexdigest()[:12]
                 name = f"{entry.task}-{backbone.name}-{entry.config.stem}-seed{seed}-{key}"
                 run = Run(

@@ -2,7 +2,13 @@
 
 from benchmark.backbones import meta_spikeformer
 from benchmark.backbones.classifier import Classifier, build_classifier
-from benchmark.backbones.zoo import FeatureInfo, build_backbone, list_backbones, register_backbone
+from benchmark.backbones.zoo import (
+    FeatureInfo,
+    build_backbone,
+    list_backbones,
+    register_backbone,
+    to_time_first,
+)
 
 __all__ = [
     "Classifier",
@@ -12,4 +18,5 @@ __all__ = [
     "list_backbones",
     "meta_spikeformer",
     "register_backbone",
+    "to_time_first",
 ]

@@ -12,22 +12,20 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from benchmark.backbones.layers import Conv, ConvNorm, MatMul, Norm
+from benchmark.backbones.layers import ConvNorm, MatMul, norm_of_zero, per_frame
 from benchmark.backbones.zoo import FeatureInfo, register_backbone, to_time_first
 from benchmark.neurons import LIF
 
 
-class Downsample(nn.Module):
+class Downsample(ConvNorm):
     """LIF -> conv -> BN between stages; the stem, which reads the image, has no LIF."""
 
     def __init__(self, dim_in: int, dim_out: int, stride: int, stem: bool = False) -> None:
-        super().__init__()
+        super().__init__(dim_in, dim_out, 7 if stem else 3, stride, bias=True)
         self.lif = nn.Identity() if stem else LIF()
-        conv_norm = ConvNorm(dim_in, dim_out, 7 if stem else 3, stride, bias=True)
-        self.conv, self.norm = conv_norm.conv, conv_norm.norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(self.lif(x)))
+        return super().forward(self.lif(x))
 
 
 class SepConv(nn.Module):
@@ -43,12 +41,12 @@ class SepConv(nn.Module):
         self.lif1 = LIF()
         self.pw1 = ConvNorm(dim, hidden)
         self.lif2 = LIF()
-        self.dw = Conv(hidden, hidden, 7, padding=3, groups=hidden, bias=False)
+        self.dw = nn.Conv2d(hidden, hidden, 7, padding=3, groups=hidden, bias=False)
         self.pw2 = ConvNorm(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pw1(self.lif1(x))
-        return self.pw2(self.dw(self.lif2(x)))
+        return self.pw2(per_frame(self.dw, self.lif2(x)))
 
 
 class ChannelConv(nn.Module):
@@ -79,7 +77,7 @@ class ConvBlock(nn.Module):
 
 
 class RepConv(nn.Module):
-    """A 3x3 convolution in three linear parts: pw, BN, dw 3x3, pw, BN.
+    """A 3x3 convolution in three linear parts: pw, BN, dw 3x3, pw, BN; over frames (N, C, H, W).
 
     The border is padded with what the first BN gives to zero, so that in evaluation the whole is
     exactly one dense 3x3 convolution of zero-padded spikes.
@@ -87,17 +85,17 @@ class RepConv(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.pw1 = Conv(dim, dim, 1, bias=False)
-        self.norm1 = Norm(dim)
-        self.dw = Conv(dim, dim, 3, groups=dim, bias=False)
-        self.pw2 = Conv(dim, dim, 1, bias=False)
-        self.norm2 = Norm(dim)
+        self.pw1 = nn.Conv2d(dim, dim, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(dim)
+        self.dw = nn.Conv2d(dim, dim, 3, groups=dim, bias=False)
+        self.pw2 = nn.Conv2d(dim, dim, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pw1(x)
-        border = self.norm1.of_zero(x).to(x.dtype)
-        height, width = x.shape[-2:]
-        padded = border[:, None, None].expand(*x.shape[:3], height + 2, width + 2).clone()
+        border = norm_of_zero(self.norm1, x).to(x.dtype)
+        frames, channels, height, width = x.shape
+        padded = border[:, None, None].expand(frames, channels, height + 2, width + 2).clone()
         padded[..., 1:-1, 1:-1] = self.norm1(x)
         return self.norm2(self.pw2(self.dw(padded)))
 
@@ -108,10 +106,10 @@ class RepConvNorm(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.conv = RepConv(dim)
-        self.norm = Norm(dim)
+        self.norm = nn.BatchNorm2d(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
+        return per_frame(lambda frames: self.norm(self.conv(frames)), x)
 
 
 class SpikeDrivenAttention(nn.Module):

@@ -79,3 +79,6 @@ default_hooks = dict(
     logger=dict(type="LoggerHook", interval=10),
     checkpoint=dict(type="PlainCheckpointHook", interval=1),
 )
+
+# Helpers above: without them an override of one is an error, and not without effect.
+del max_epochs, norm_cfg, test_pipeline, train_pipeline, width

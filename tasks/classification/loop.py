@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from benchmark.backbones.weights import load_weights, read_weights
 from benchmark.progress import Progress
@@ -84,13 +85,14 @@ def _build(run: Run) -> tuple[ClassificationModule, DigitsDataModule]:
 def _trainer(run: Run) -> L.Trainer:
     loggers = [
         TensorBoardLogger(run.tensorboard.parent, name=run.tensorboard.name, version=""),
-        CSVLogger(run.folder, name="", version=""),
+        CSVLogger(run.folder, name="csv"),  # a folder a part: it would delete the part before
     ]
     checkpoints = ModelCheckpoint(
         run.folder, filename="{epoch}", enable_version_counter=False, save_on_train_epoch_end=True
     )
     shows = RichProgressBar() if sys.stderr.isatty() else _PlainProgress(run.title)
     return L.Trainer(
+        plugins=[_WholeFiles()],
         logger=loggers,
         callbacks=[checkpoints, shows],
         enable_progress_bar=isinstance(shows, RichProgressBar),
@@ -108,6 +110,22 @@ def _latest_checkpoint(folder: Path) -> Path | None:
         if (match := re.fullmatch(r"epoch=(\d+)\.ckpt", path.name))
     ]
     return max(found)[1] if found else None
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints that appear under their name only when they are whole.
+
+    Lightning writes below the system's temporary folder first; moving from there to another disk
+    is a copy, which can be cut off.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.part")
+        super().save_checkpoint(checkpoint, temporary, storage_options)
+        temporary.replace(path)
 
 
 class _PlainProgress(Callback):

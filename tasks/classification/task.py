@@ -20,10 +20,11 @@ class ClassificationTask(Task):
     ) -> dict[str, Any]:
         resolved = load_config(config, overrides)
         for part in ("model", "data", "trainer"):
-            if part not in resolved:
+            if not isinstance(resolved.get(part), dict):
                 raise ConfigError(f"{config}: {part!r} is missing; a classification needs it")
-        resolved["model"]["backbone"] = backbone
-        resolved["model"]["arguments"] = {**resolved["model"].get("arguments", {}), **arguments}
+        model = resolved["model"]
+        model["backbone"] = backbone
+        model["arguments"] = {**(model.get("arguments") or {}), **arguments}
         return resolved
 
     def train(self, run: Run) -> Path:

@@ -63,9 +63,7 @@ def _make(folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{NAME}."))
     except OSError as error:
-        raise DatasetError(
-            f"{folder} cannot be written ({error.strerror}); choose another --data-root"
-        ) from error
+        raise _unwritable(folder, error) from error
     try:
         for split in COUNTS:
             _write_split(temporary, split)
@@ -79,16 +77,23 @@ def _make(folder: Path) -> None:
         except OSError:
             if not folder.exists():
                 raise
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> DatasetError:
+    reason = error.strerror or error
+    return DatasetError(f"{folder} cannot be written ({reason}); choose another --data-root")
 
 
 def _verify(folder: Path) -> None:
     remedy = f"delete {folder} to have it made again"
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        digests, version = manifest["files"], manifest["version"]
-    except (OSError, ValueError, KeyError) as error:
+        digests, version = dict(manifest["files"]), manifest["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder / 'manifest.json'} cannot be read; {remedy}") from error
     if version != VERSION:
         raise DatasetError(f"{folder} holds version {version}, expected {VERSION}; {remedy}")

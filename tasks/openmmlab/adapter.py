@@ -50,7 +50,9 @@ class SpikingBackbone(BaseModule):
         arguments: dict[str, Any] | None = None,
         init_cfg: None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        if init_cfg is not None:
+            raise ValueError(f"init_cfg={init_cfg!r}; load weights with load_from instead")
+        super().__init__()
         self.model = build_backbone(name, time_steps=time_steps, **(arguments or {}))
         self.time_steps = time_steps
         info: list[FeatureInfo] = list(self.model.feature_info)  # type: ignore[arg-type]
@@ -90,8 +92,9 @@ def fit_to_backbone(
     info = MODELS.build(dict(backbone)).feature_info
     neck = {**neck}
     neck.setdefault("in_channels", [one.channels for one in info])
-    neck.setdefault("num_outs", len(info))
-    strides = [one.stride for one in info]
+    first, last = neck.get("start_level", 0), neck.get("end_level", -1)
+    strides = [one.stride for one in info][first : last + 1 if last >= 0 else None]
+    neck.setdefault("num_outs", len(strides))
     levels = list(strides)
     while len(levels) < neck["num_outs"]:
         levels.append(2 * levels[-1])
@@ -108,7 +111,7 @@ def fit_to_backbone(
                 node.setdefault("in_channels", [neck["out_channels"]] * len(levels))
             return node
         if isinstance(node, list | tuple):
-            return [fill(one) for one in node]
+            return type(node)(fill(one) for one in node)
         return node
 
     return neck, fill(heads)

@@ -17,14 +17,16 @@ class OpenMMLabTask(Task):
         self, config: Path, backbone: str, arguments: Mapping[str, Any], overrides: Sequence[str]
     ) -> dict[str, Any]:
         resolved = load_config(config, overrides)
-        described = resolved.get("model", {}).get("backbone", {})
-        if described.get("type") != "SpikingBackbone":
+        model = resolved.get("model")
+        described = model.get("backbone") if isinstance(model, dict) else None
+        kind = described.get("type") if isinstance(described, dict) else described
+        if not isinstance(described, dict) or kind != "SpikingBackbone":
             raise ConfigError(
-                f"{config}: model.backbone.type is {described.get('type')!r}; "
+                f"{config}: model.backbone.type is {kind!r}; "
                 "expected 'SpikingBackbone', which takes any registered backbone"
             )
         described["name"] = backbone
-        described["arguments"] = {**described.get("arguments", {}), **arguments}
+        described["arguments"] = {**(described.get("arguments") or {}), **arguments}
         return resolved
 
     def train(self, run: Run) -> Path:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from benchmark import register_backbone
-from benchmark.backbones.zoo import FeatureInfo, to_time_first
+from benchmark.backbones import FeatureInfo, to_time_first
 from benchmark.neurons import LIF
 
 

@@ -1,0 +1,48 @@
+"""A backbone in another installed package runs in all three tasks without another line of code."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark.results import find_records
+
+TASKS = ("classification", "detection", "segmentation")
+
+
+@pytest.fixture
+def with_package(tmp_path, data, third_party_site, helpers):
+    return helpers.Command(tmp_path, data, third_party_site)
+
+
+def test_it_is_listed_and_keeps_the_contract(with_package):
+    assert "tiny_spiking_convnet" in with_package("list", "backbones").stdout
+    checked = with_package("check", "tiny_spiking_convnet")
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_all_tasks_tables_and_page(with_package, helpers):
+    suite = with_package.suite(*TASKS, backbone="tiny_spiking_convnet")
+    done = with_package("run", suite, *helpers.few(*TASKS))
+    assert done.returncode == 0, done.stderr
+    records = {record.task: record for _, record in find_records(with_package.folder / "work_dirs")}
+    assert set(records) == set(TASKS)
+    for record in records.values():
+        assert record.status == "finished"
+        assert record.partial
+        assert record.dataset.test_samples == 16
+        assert record.energy_mj["rate-45nm"] > 0
+        assert record.operations.firing_rates
+        assert record.packages["torch"]
+    for task, part in (("detection", "roi_head"), ("segmentation", "decode_head")):
+        names = [row.name for row in records[task].operations.rows]
+        assert any(name.startswith("neck.") for name in names)
+        assert any(part in name for name in names)
+    for title in ("Accuracy", "Detection", "Segmentation", "Energy"):
+        assert title in done.stdout
+    tensorboard = with_package.folder / "work_dirs" / "trial" / "tensorboard"
+    logged = {path.parent.name.partition("-")[0] for path in tensorboard.glob("*/events.*")}
+    assert logged == set(TASKS)
+
+    page = with_package("leaderboard", "build", "work_dirs/trial", "--out", "page")
+    assert page.returncode == 0, page.stderr
+    assert (with_package.folder / "page" / "index.html").exists()
