@@ -270,5 +270,5 @@ def main() -> None:
     logger.propagate = False
     try:
         app()
-    except UserError as error:
+    except (UserError, OSError) as error:  # the latter: a file or folder that cannot be written
         sys.exit(f"error: {' '.join(str(error).split())}")

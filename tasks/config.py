@@ -30,7 +30,8 @@ def load_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         config = Config.fromfile(path, import_custom_modules=False)
     except Exception as error:
-        raise ConfigError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} cannot be read: {type(error).__name__}: {reason}") from error
     resolved = config.to_dict()
     for override in overrides:
         apply_override(resolved, override, path.name)

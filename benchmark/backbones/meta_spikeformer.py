@@ -175,6 +175,21 @@ class TransformerBlock(nn.Module):
         return x + self.mlp(x)
 
 
+def _norms_before_neurons(module: nn.Module) -> list[nn.BatchNorm2d]:
+    match module:
+        case Downsample():
+            return [module.norm]
+        case SepConv():
+            return [module.pw1.norm]
+        case ChannelConv():
+            return [module.conv1.norm]
+        case SpikeDrivenAttention():
+            return [module.q.norm, module.k.norm, module.v.norm]
+        case SpikingMLP():
+            return [module.fc1.norm]
+    return []
+
+
 class Stage(nn.Module):
     """A downsample and the blocks at its resolution."""
 
@@ -197,6 +212,9 @@ class MetaSpikeformer(nn.Module):
         mlp_ratio: expansion of the channel mixers.
         time_steps: T; an image is repeated T times.
         in_channels: channels of the input: 3 for images, 2 for event frames.
+        norm_bias: initial bias of the batch norms that neurons read. At T = 1 a neuron fires where
+            its input reaches 2: with a bias of 0 that is 2 % of them at first, with 2 it is half,
+            which trains much faster from scratch.
     """
 
     strides = (2, 2, 2, 2, 1)
@@ -209,6 +227,7 @@ class MetaSpikeformer(nn.Module):
         mlp_ratio: int = 4,
         time_steps: int = 1,
         in_channels: int = 3,
+        norm_bias: float = 0.0,
     ) -> None:
         super().__init__()
         if len(embed_dims) != 4 or len(depths) != 5:
@@ -236,20 +255,16 @@ class MetaSpikeformer(nn.Module):
             stride *= self.strides[index]
             self.feature_info.append(FeatureInfo(channels=dim, stride=stride))
         self.stages = nn.ModuleList(stages)
-        self._wake_last_membrane()
+        self._initialise(norm_bias)
 
-    def _wake_last_membrane(self) -> None:
-        """Start the last map at the level where a LIF fires.
-
-        Otherwise the neuron behind the spatial mean is silent at initialisation with T = 1, and the
-        gradient of the classifier's weight is exactly zero.
-        """
-        stage = self.stages[-1]
-        assert isinstance(stage, Stage)
-        last = stage.blocks[-1]
-        assert isinstance(last, TransformerBlock)
-        lif = last.mlp.lif1
-        nn.init.constant_(last.mlp.fc2.norm.bias, lif.tau * lif.threshold)
+    def _initialise(self, norm_bias: float) -> None:
+        for module in self.modules():
+            for norm in _norms_before_neurons(module):
+                nn.init.constant_(norm.bias, norm_bias)
+        # The last map starts where a LIF fires. Otherwise the neuron behind the spatial mean is
+        # silent at T = 1, and the gradient of the classifier's weight is exactly zero.
+        last = [module for module in self.modules() if isinstance(module, SpikingMLP)][-1]
+        nn.init.constant_(last.fc2.norm.bias, last.lif1.tau * last.lif1.threshold - norm_bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image batch `(B, C, H, W)` or event frames `(B, T, C, H, W)` to five membrane maps.
@@ -293,6 +308,10 @@ def meta_spikeformer_55m(**overrides) -> MetaSpikeformer:
 @register_backbone
 def meta_spikeformer_nano(**overrides) -> MetaSpikeformer:
     """A small Meta-SpikeFormer for small images and machines without accelerators."""
-    return _build(
-        {"embed_dims": (32, 64, 96, 128), "depths": (1, 1, 1, 2, 1), "num_heads": 4}, overrides
-    )
+    defaults = {
+        "embed_dims": (16, 48, 96, 160),
+        "depths": (1, 1, 1, 2, 1),
+        "num_heads": 4,
+        "norm_bias": 2.0,
+    }
+    return _build(defaults, overrides)

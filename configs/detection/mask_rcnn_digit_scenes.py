@@ -2,7 +2,7 @@
 default_scope = "mmdet"
 custom_imports = dict(imports=["tasks.detection.registered"], allow_failed_imports=False)
 
-max_epochs = 12
+max_epochs = 8
 width = 64
 norm_cfg = dict(type="BN")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from benchmark.backbones.weights import load_weights, read_weights
+from benchmark.backbones.weights import load_weights
 from benchmark.progress import Progress
 from benchmark.results import BackboneInfo, DatasetInfo
 from benchmark.task import Evaluation, Probe, Run
+from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
 from tasks.classification.data import DigitsDataModule, build_data_module
 from tasks.classification.module import ClassificationModule
 
@@ -30,15 +30,13 @@ def train(run: Run) -> Path:
         WeightsError: the checkpoint to resume from is truncated.
     """
     module, data = _build(run)
-    checkpoint = _latest_checkpoint(run.folder)
-    if checkpoint is not None:
-        read_weights(checkpoint)
+    checkpoint = resumable_checkpoint(run.folder)
     trainer = _trainer(run)
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
-    final = _latest_checkpoint(run.folder)
+    final = latest_checkpoint(run.folder)
     if final is None:
         raise RuntimeError(f"training left no checkpoint in {run.folder}: no epoch was finished")
     return final
@@ -103,20 +101,11 @@ def _trainer(run: Run) -> L.Trainer:
     )
 
 
-def _latest_checkpoint(folder: Path) -> Path | None:
-    found = [
-        (int(match[1]), path)
-        for path in folder.glob("*.ckpt")
-        if (match := re.fullmatch(r"epoch=(\d+)\.ckpt", path.name))
-    ]
-    return max(found)[1] if found else None
-
-
 class _WholeFiles(TorchCheckpointIO):
     """Checkpoints that appear under their name only when they are whole.
 
-    Lightning writes below the system's temporary folder first; moving from there to another disk
-    is a copy, which can be cut off.
+    Lightning writes to the temporary folder of the system and moves the file, which is a copy where
+    that folder lies on another disk.
     """
 
     def save_checkpoint(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +49,3 @@ class PlainCheckpointHook(CheckpointHook):
             key: value.item() if isinstance(value, np.generic) else value
             for key, value in hub["runtime_info"].items()
         }
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest `epoch_N.pth` or `iter_N.pth` in a folder, or None."""
-    found = [
-        (int(match[1]), path)
-        for path in Path(folder).glob("*.pth")
-        if (match := re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name))
-    ]
-    return max(found)[1] if found else None

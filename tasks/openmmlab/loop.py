@@ -18,7 +18,7 @@ from benchmark.backbones.weights import read_weights
 from benchmark.progress import Progress
 from benchmark.results import BackboneInfo, DatasetInfo
 from benchmark.task import Probe, Run
-from tasks.openmmlab.checkpoints import latest_checkpoint
+from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
 
 
 def train(run: Run) -> Path:
@@ -29,9 +29,8 @@ def train(run: Run) -> Path:
     """
     config = _config(run)
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
-    checkpoint = latest_checkpoint(run.folder)
+    checkpoint = resumable_checkpoint(run.folder)
     if checkpoint is not None:
-        read_weights(checkpoint)
         config.load_from, config.resume = str(checkpoint), True
     with _runner(config) as runner, _ProgressHook(run.title) as hook:
         runner.register_hook(hook, priority="LOW")

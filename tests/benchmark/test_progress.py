@@ -30,9 +30,9 @@ def test_without_a_terminal_there_is_a_line_now_and_then(clock, lines):
         for _ in range(100):
             clock.now += 1
             bar.update()
-    assert lines() == [
-        f"train {done}/100, {100 - done} s left" for done in range(10, 100, 10)
-    ] + ["train 100/100"]
+    assert lines() == [f"train {done}/100, {100 - done} s left" for done in range(10, 100, 10)] + [
+        "train 100/100"
+    ]
 
 
 def test_the_end_is_always_said(clock, lines):

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmark.registry import UnknownNameError
+from tasks.classification.data import Digits, DigitsDataModule, build_data_module
+from tasks.datasets.digits import load_glyphs
+
+
+def stacked(dataset: Digits) -> torch.Tensor:
+    return torch.stack([dataset[index][0] for index in range(len(dataset))])
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 1442), ("test", 355)])
+def test_images_are_grey_enlarged_and_labelled(split: str, count: int):
+    dataset = Digits(split, size=24)
+    assert len(dataset) == count
+    image, label = dataset[7]
+    assert image.shape == (3, 24, 24)
+    assert image.dtype == torch.float32
+    assert torch.equal(image[0], image[1])
+    assert torch.equal(image[0], image[2])
+    assert label == load_glyphs(split).labels[7]
+    assert type(label) is int
+
+
+def test_both_splits_are_normalised_by_the_training_split():
+    native = {split: stacked(Digits(split, size=8)) for split in ("train", "test")}
+    assert native["train"].mean().item() == pytest.approx(0, abs=1e-5)
+    assert native["train"].std().item() == pytest.approx(1, abs=1e-3)
+    images = load_glyphs("train").images
+    expected = (torch.from_numpy(load_glyphs("test").images) - images.mean()) / images.std()
+    torch.testing.assert_close(native["test"][:, 0], expected)
+
+
+def test_only_training_images_are_augmented():
+    data = DigitsDataModule(batch_size=1000, limit=4)
+    data.setup("fit")
+    plain = stacked(Digits("train", limit=4))
+    torch.manual_seed(0)
+    first, second = stacked(data.train), stacked(data.train)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, plain)
+    corners = first[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
+    background = plain.min().expand_as(corners)
+    torch.testing.assert_close(corners, background, atol=0.05, rtol=0)  # and not grey
+    assert torch.equal(stacked(data.test), stacked(data.test))
+    assert torch.equal(stacked(data.test), stacked(Digits("test", limit=4)))
+
+
+def test_training_is_shuffled_and_testing_is_not():
+    data = DigitsDataModule(batch_size=64)
+    data.setup()
+    torch.manual_seed(0)
+    orders = [next(iter(data.train_dataloader()))[1].tolist() for _ in range(2)]
+    assert orders[0] != orders[1]
+    for loader in (data.test_dataloader(), data.val_dataloader()):
+        labels = torch.cat([labels for _, labels in loader])
+        assert labels.tolist() == load_glyphs("test").labels.tolist()
+
+
+def test_a_limit_shortens_both_splits():
+    data = build_data_module("digits", limit=5, image_size=16, batch_size=2)
+    data.setup()
+    assert len(data.train) == len(data.test) == 5
+    assert next(iter(data.test_dataloader()))[0].shape == (2, 3, 16, 16)
+    assert data.num_classes == 10
+
+
+def test_an_unknown_data_set_suggests_a_known_one():
+    with pytest.raises(
+        UnknownNameError, match="unknown classification data set 'digit'; did you mean 'digits'?"
+    ):
+        build_data_module("digit", limit=None)

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark import build_classifier, profile_operations
+from benchmark.backbones.weights import WeightsError
+from benchmark.task import Run
+from tasks.classification import loop
+from tasks.classification.data import Digits
+from tasks.classification.module import ClassificationModule
+from tasks.classification.task import ClassificationTask
+
+LIMIT = 40
+STEPS = 3  # an epoch of 40 images in batches of 16
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Lightning has the process ignore Ctrl-C after the first."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def new_run(configs: dict[str, Path], make_run: Callable[..., Run]) -> Callable[..., Run]:
+    def make(epochs: int, seed: int = 0) -> Run:
+        overrides = [f"trainer.max_epochs={epochs}", "model.time_steps=1", "data.batch_size=16"]
+        config = ClassificationTask().resolve(
+            configs["classification"], "meta_spikeformer_nano", {}, overrides
+        )
+        return make_run("classification", config, limit=LIMIT, seed=seed)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.fixture
+def trained(new_run: Callable[..., Run], trained_folder: Path) -> tuple[Run, Path]:
+    """A run of one epoch, trained once for all tests; not to be written to."""
+    made = new_run(1)
+    run = dataclasses.replace(
+        made, folder=trained_folder / "run", tensorboard=trained_folder / "tensorboard" / "name"
+    )
+    checkpoint = run.folder / "epoch=0.ckpt"
+    if not checkpoint.exists():
+        run.folder.mkdir()
+        assert loop.train(run) == checkpoint
+    return run, checkpoint
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The epoch of every training step that is taken."""
+    taken: list[int] = []
+    original = ClassificationModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        taken.append(self.current_epoch)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(ClassificationModule, "training_step", training_step)
+    return taken
+
+
+def continued(trained: tuple[Run, Path], run: Run) -> Run:
+    """`run`, with the checkpoint that another left."""
+    shutil.copy(trained[1], run.folder)
+    return run
+
+
+def logged(run: Run) -> dict[str, list[float]]:
+    columns: dict[str, list[float]] = {}
+    for path in run.folder.rglob("metrics.csv"):
+        with path.open() as stream:
+            for row in csv.DictReader(stream):
+                for name, value in row.items():
+                    if value:
+                        columns.setdefault(name, []).append(float(value))
+    return columns
+
+
+class TestTrain:
+    def test_the_checkpoint_holds_the_trained_weights_and_no_code(self, trained):
+        run, checkpoint = trained
+        content = torch.load(checkpoint, weights_only=True)
+        assert content["epoch"] == 0
+        assert content["global_step"] == STEPS
+        fresh = build_classifier("meta_spikeformer_nano", 10).state_dict()
+        weights = {
+            name.removeprefix("model."): value
+            for name, value in content["state_dict"].items()
+            if name.startswith("model.")
+        }
+        assert weights.keys() == fresh.keys()
+        torch.manual_seed(run.seed)
+        module, _ = loop._build(run)
+        assert not torch.equal(weights["head.weight"], module.model.head.weight)
+
+    def test_it_goes_on_from_the_checkpoint(self, trained, new_run, steps):
+        run = continued(trained, new_run(2))
+        final = loop.train(run)
+        assert steps == [1] * STEPS
+        assert final == run.folder / "epoch=1.ckpt"
+        content = torch.load(final, weights_only=True)
+        assert (content["epoch"], content["global_step"]) == (1, 2 * STEPS)
+
+    def test_it_goes_on_from_the_weights_and_moments_of_the_checkpoint(
+        self, trained, new_run, monkeypatch: pytest.MonkeyPatch
+    ):
+        seen: dict = {}
+
+        def on_train_start(self):
+            seen["weights"] = {k: v.clone() for k, v in self.state_dict().items()}
+            seen["steps"] = [s["step"].item() for s in self.optimizers().state.values()]
+
+        monkeypatch.setattr(ClassificationModule, "on_train_start", on_train_start)
+        loop.train(continued(trained, new_run(2)))
+        saved = torch.load(trained[1], weights_only=True)["state_dict"]
+        assert all(torch.equal(seen["weights"][name], value) for name, value in saved.items())
+        assert set(seen["steps"]) == {STEPS}
+
+    def test_what_is_trained_is_not_trained_again(self, trained, new_run, steps):
+        run = continued(trained, new_run(1))
+        before = (run.folder / "epoch=0.ckpt").read_bytes()
+        assert loop.train(run) == run.folder / "epoch=0.ckpt"
+        assert steps == []
+        assert (run.folder / "epoch=0.ckpt").read_bytes() == before
+
+    @pytest.mark.parametrize("kept", [0, 1000, -1])
+    def test_a_truncated_checkpoint_is_named_in_one_line(self, trained, new_run, steps, kept: int):
+        run = new_run(2)
+        path = run.folder / "epoch=0.ckpt"
+        path.write_bytes(trained[1].read_bytes()[:kept])
+        with pytest.raises(WeightsError) as caught:
+            loop.train(run)
+        assert str(caught.value).startswith(f"{path} cannot be read as weights")
+        assert "\n" not in str(caught.value)
+        assert steps == []
+
+    def test_ctrl_c_leaves_whole_checkpoints_and_is_passed_on(
+        self, new_run, monkeypatch: pytest.MonkeyPatch
+    ):
+        original = ClassificationModule.training_step
+
+        def interrupted(self, batch, batch_idx):
+            if self.current_epoch == 1:
+                raise KeyboardInterrupt
+            return original(self, batch, batch_idx)
+
+        monkeypatch.setattr(ClassificationModule, "training_step", interrupted)
+        run = new_run(3)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(run)
+        (path,) = run.folder.glob("*.ckpt")
+        assert torch.load(path, weights_only=True)["epoch"] == 0
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_the_seed_decides_where_it_starts(self, new_run, seed: int):
+        torch.manual_seed(99)
+        first, _ = loop._build(new_run(1, seed=seed))
+        second, _ = loop._build(new_run(1, seed=seed))
+        other, _ = loop._build(new_run(1, seed=seed + 1))
+        weights = [module.model.head.weight for module in (first, second, other)]
+        assert torch.equal(weights[0], weights[1])
+        assert not torch.equal(weights[0], weights[2])
+
+    def test_without_a_finished_epoch_there_is_no_result(self, new_run):
+        with pytest.raises(RuntimeError, match="training left no checkpoint in .*run: no epoch"):
+            loop.train(new_run(0))
+
+
+class TestCheckpointsAreWhole:
+    def test_one_that_is_cut_off_leaves_the_old_one(self, tmp_path: Path, monkeypatch):
+        """As where the temporary folder is on another disk: moving is then a copy."""
+        path = tmp_path / "epoch=0.ckpt"
+        files = loop._WholeFiles()
+        files.save_checkpoint({"a": torch.zeros(3)}, path)
+
+        def cut_off(source, target, *_, **__):
+            Path(target).write_bytes(Path(source).read_bytes()[:50])
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(shutil, "move", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            files.save_checkpoint({"a": torch.ones(3)}, path)
+        assert torch.equal(torch.load(path, weights_only=True)["a"], torch.zeros(3))
+        assert latest_checkpoint(tmp_path) == path
+
+    def test_the_trainer_writes_them_so(self, new_run, monkeypatch: pytest.MonkeyPatch):
+        names = []
+        replace = os.replace
+        monkeypatch.setattr(
+            Path,
+            "replace",
+            lambda self, target: names.append((self.name, target.name)) or replace(self, target),
+        )
+        loop.train(new_run(1))
+        assert (".epoch=0.ckpt.part", "epoch=0.ckpt") in names
+
+
+class TestEvaluate:
+    def test_metrics_are_those_of_an_independent_count(self, trained, tmp_path: Path):
+        """Of random weights, with statistics of the images: they predict more than one class."""
+        run, _ = trained
+        images, labels = zip(*Digits("test", limit=LIMIT), strict=True)
+        torch.manual_seed(0)
+        model = build_classifier("meta_spikeformer_nano", 10)
+        for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.momentum = None
+        with torch.no_grad():
+            model.head.weight.normal_()
+            model(torch.stack(images))
+            logits = model.eval()(torch.stack(images)).numpy()
+        checkpoint = tmp_path / "other.pth"
+        torch.save(model.state_dict(), checkpoint)
+        metrics, dataset = loop.evaluate(run, checkpoint)
+        ranked = np.argsort(-logits, axis=1)
+        assert len(set(ranked[:, 0])) > 3
+        hits = ranked == np.array(labels)[:, None]
+        assert metrics == {
+            "top1": pytest.approx(hits[:, :1].sum() / LIMIT, abs=1e-7),
+            "top5": pytest.approx(hits[:, :5].sum() / LIMIT, abs=1e-7),
+        }
+        assert 0 < metrics["top5"] < 1
+        assert dataset.model_dump() == {
+            "name": "digits",
+            "split": "test",
+            "train_samples": LIMIT,
+            "test_samples": LIMIT,
+        }
+
+    def test_without_a_limit_it_is_of_the_whole_split(self, trained):
+        run, checkpoint = trained
+        _, dataset = loop.evaluate(dataclasses.replace(run, limit=None), checkpoint)
+        assert (dataset.train_samples, dataset.test_samples) == (1442, 355)
+
+    def test_ctrl_c_is_passed_on(self, trained, monkeypatch: pytest.MonkeyPatch):
+        def interrupted(self, batch, batch_idx):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(ClassificationModule, "test_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loop.evaluate(*trained)
+
+
+class TestProbe:
+    def test_it_gives_the_trained_model_and_test_images(self, trained):
+        run, checkpoint = trained
+        probe = loop.probe(run, checkpoint)
+        saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+        assert torch.equal(probe.model.head.weight, saved["model.head.weight"])
+        batches = list(probe.batches)
+        assert sum(len(batch) for batch in batches) == LIMIT
+        assert torch.equal(batches[0][0], Digits("test", limit=1)[0][0])
+        assert probe.forward(probe.model, batches[0]).shape == (16, 10)
+        info = probe.backbone
+        assert (info.name, info.time_steps, info.arguments) == ("meta_spikeformer_nano", 1, {})
+        backbone = sum(p.numel() for p in probe.model.backbone.parameters())
+        assert info.parameters == backbone < sum(p.numel() for p in probe.model.parameters())
+
+    def test_its_operations_can_be_counted(self, trained):
+        probe = loop.probe(*trained)
+        batches = [batch[:2] for batch in list(probe.batches)[:1]]
+        report = profile_operations(
+            probe.model, batches, forward=probe.forward, time_steps=probe.backbone.time_steps
+        )
+        assert report.images == 2
+        assert report.synaptic_operations > 0
+
+
+class TestLogs:
+    def test_tensorboard_holds_the_course_of_training(self, trained):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        run, _ = trained
+        events = EventAccumulator(str(run.tensorboard))
+        events.Reload()
+        assert "val/top1" in events.Tags()["scalars"]
+
+    def test_no_part_of_a_run_deletes_the_figures_of_another(self, new_run):
+        run = new_run(1)
+        loop.train(run)
+        first = logged(run)["val/top1"]
+        later = dataclasses.replace(run, config=new_run(2).config)
+        checkpoint = loop.train(later)
+        metrics, _ = loop.evaluate(later, checkpoint)
+        columns = logged(run)
+        assert len(first) == 1
+        assert len(columns["val/top1"]) == 2
+        assert columns["top1"] == [pytest.approx(metrics["top1"])]
+
+    def test_progress_is_said_where_there_is_no_terminal(
+        self, new_run, caplog: pytest.LogCaptureFixture
+    ):
+        caplog.set_level("INFO", logger="spikebench")
+        run = new_run(1)
+        loop.train(run)
+        (line,) = [one for one in caplog.messages if one.startswith(run.title)]
+        assert line.startswith(f"{run.title} {STEPS}/{STEPS} loss=")

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tasks.classification.module import ClassificationModule
+
+
+def make(steps: int = 100, **options) -> ClassificationModule:
+    module = ClassificationModule("meta_spikeformer_nano", num_classes=10, **options)
+    module._trainer = SimpleNamespace(estimated_stepping_batches=steps)
+    return module
+
+
+@pytest.mark.parametrize("time_steps", [1, 3])
+def test_images_and_event_frames_become_logits(time_steps: int):
+    module = make(time_steps=time_steps)
+    assert module.model.time_steps == time_steps
+    assert module(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    assert module(torch.randn(2, time_steps, 3, 32, 32)).shape == (2, 10)
+
+
+def test_arguments_are_those_of_the_backbone():
+    with pytest.raises(TypeError, match="no_such_argument"):
+        make(arguments={"no_such_argument": 1})
+
+
+def test_what_is_one_dimensional_is_not_decayed():
+    module = make(optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05})
+    optimizer = module.configure_optimizers()["optimizer"]
+    decay = {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
+    parameters = list(module.model.parameters())
+    assert decay.keys() == {id(p) for p in parameters}
+    assert {p.dim() for p in parameters} >= {1, 2, 4}
+    for parameter in parameters:
+        assert decay[id(parameter)] == (0 if parameter.dim() == 1 else 0.05)
+
+
+def test_the_optimiser_is_the_one_asked_for():
+    module = make(optimizer={"opt": "sgd", "lr": 0.3, "momentum": 0.8})
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.defaults["momentum"] == 0.8
+    assert optimizer.param_groups[0]["initial_lr"] == 0.3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_learning_rate_rises_and_falls_to_zero():
+    made = make(steps=100, warmup=0.2, optimizer={"opt": "sgd", "lr": 1.0}).configure_optimizers()
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    assert made["lr_scheduler"]["interval"] == "step"
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[10] == pytest.approx((0.01 + 1) / 2)
+    assert rates[20] == pytest.approx(1)
+    assert rates[60] == pytest.approx(0.5)  # half of the cosine
+    assert rates[100] == pytest.approx(0, abs=1e-9)
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_loss_is_the_smoothed_cross_entropy():
+    module = make(label_smoothing=0.2)
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([1, 2, 3, 9])
+    module.eval()
+    expected = F.cross_entropy(module(images), labels, label_smoothing=0.2)
+    module.log = lambda *_, **__: None
+    torch.testing.assert_close(module.training_step((images, labels), 0), expected)
+
+
+def test_top5_needs_five_classes():
+    assert set(make().test_metrics) == {"top1", "top5"}
+    few = ClassificationModule("meta_spikeformer_nano", num_classes=4)
+    assert set(few.test_metrics) == {"top1"}
+
+
+def test_accuracies_are_shares_of_images_and_not_of_classes():
+    metrics = make().test_metrics
+    logits = torch.eye(10)[torch.tensor([0, 0, 0, 1])]
+    metrics.update(logits[:3], torch.tensor([0, 0, 0]))
+    metrics.update(logits[3:], torch.tensor([9]))
+    assert metrics.compute()["top1"].item() == pytest.approx(3 / 4)  # the mean of classes is 1/2
+
+
+def test_metrics_of_testing_and_validation_are_apart():
+    module = make()
+    module.log_dict = lambda *_, **__: None
+    batch = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
+    module.validation_step(batch, 0)
+    assert module.test_metrics["top1"].update_count == 0
+    assert module.val_metrics["top1"].update_count == 1

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.task import Run
+from tasks.datasets.digit_scenes import ensure_digit_scenes
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = {
+    "classification": ROOT / "configs" / "classification" / "digits.py",
+    "detection": ROOT / "configs" / "detection" / "mask_rcnn_digit_scenes.py",
+    "segmentation": ROOT / "configs" / "segmentation" / "semantic_fpn_digit_scenes.py",
+}
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data root with the digit scenes, made once; not to be written to."""
+    root = tmp_path_factory.mktemp("data")
+    ensure_digit_scenes(root)
+    before = os.environ.get("SPIKEBENCH_DATA")
+    os.environ["SPIKEBENCH_DATA"] = str(root)
+    yield root
+    if before is None:
+        del os.environ["SPIKEBENCH_DATA"]
+    else:
+        os.environ["SPIKEBENCH_DATA"] = before
+
+
+@pytest.fixture(scope="session")
+def scenes(data_root: Path) -> Path:
+    """The folder of the digit scenes."""
+    return data_root / "digit_scenes"
+
+
+@pytest.fixture(scope="session")
+def configs() -> dict[str, Path]:
+    """The configuration of each task."""
+    return CONFIGS
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Run]:
+    """A run of a resolved configuration, in a folder of its own."""
+
+    def make(task: str, config: dict[str, Any], limit: int | None = 8, seed: int = 0) -> Run:
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        return Run(
+            key="key",
+            suite="test",
+            backbone="meta_spikeformer_nano",
+            task=task,
+            protocol=CONFIGS[task].stem,
+            seed=seed,
+            config=config,
+            folder=folder,
+            tensorboard=tmp_path / "tensorboard" / "name",
+            limit=limit,
+        )
+
+    return make

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
+
+from benchmark import build_backbone
+from benchmark.registry import UnknownNameError
+from tasks.openmmlab.adapter import SpikingBackbone, fit_to_backbone
+from tasks.openmmlab.ops import install_ops
+
+install_ops()
+
+NAME = "meta_spikeformer_nano"
+CHANNELS = [16, 32, 64, 96, 128]
+STRIDES = [2, 4, 8, 16, 16]
+BACKBONE = {"type": "SpikingBackbone", "name": NAME}
+
+
+def fit(heads: dict, neck: dict | None = None, **backbone) -> tuple[dict, dict]:
+    return fit_to_backbone({**BACKBONE, **backbone}, {"type": "FPN", **(neck or {})}, heads)
+
+
+def test_the_backbone_of_these_tests_has_one_stride_twice():
+    info = build_backbone(NAME).feature_info
+    assert [one.channels for one in info] == CHANNELS
+    assert [one.stride for one in info] == STRIDES
+
+
+class TestSpikingBackbone:
+    def test_maps_are_means_over_time(self):
+        adapter = SpikingBackbone(NAME, time_steps=3).eval()
+        image = torch.randn(2, 3, 64, 32)
+        with torch.no_grad():
+            maps, over_time = adapter(image), adapter.model(image)
+        assert len(maps) == len(STRIDES)
+        for one, steps, channels, stride in zip(maps, over_time, CHANNELS, STRIDES, strict=True):
+            assert one.shape == (2, channels, 64 // stride, 32 // stride)
+            torch.testing.assert_close(one, sum(steps) / 3)
+
+    def test_maps_are_as_the_feature_info_says(self):
+        adapter = SpikingBackbone(NAME, out_indices=(1, 3))
+        maps = adapter(torch.randn(1, 3, 32, 32))
+        assert [(one.shape[1], 32 // one.shape[2]) for one in maps] == adapter.feature_info
+        assert adapter.feature_info == [(32, 4), (96, 16)]
+
+    @pytest.mark.parametrize(
+        ("options", "indices"),
+        [
+            ({}, (0, 1, 2, 3, 4)),
+            ({"min_stride": 4}, (1, 2, 3, 4)),
+            ({"min_stride": 16}, (3, 4)),
+            ({"out_indices": [4, 2]}, (4, 2)),
+            ({"out_indices": [0], "min_stride": 8}, (0,)),
+        ],
+    )
+    def test_maps_are_chosen(self, options: dict, indices: tuple[int, ...]):
+        adapter = SpikingBackbone(NAME, **options).eval()
+        assert adapter.out_indices == indices
+        image = torch.randn(1, 3, 32, 32)
+        with torch.no_grad():
+            maps, everything = adapter(image), adapter.model(image)
+        for one, index in zip(maps, indices, strict=True):
+            assert torch.equal(one, everything[index][0])
+
+    @pytest.mark.parametrize(
+        "options", [{"out_indices": [5]}, {"out_indices": [-1]}, {"out_indices": []}]
+    )
+    def test_a_map_that_is_not_there_is_an_error(self, options: dict):
+        with pytest.raises(ValueError, match=r"has maps 0 to 4 at strides \[2, 4, 8, 16, 16\]"):
+            SpikingBackbone(NAME, **options)
+
+    def test_a_min_stride_beyond_all_is_an_error(self):
+        with pytest.raises(ValueError, match="min_stride=32 chooses none"):
+            SpikingBackbone(NAME, min_stride=32)
+
+    def test_an_unknown_backbone_suggests_a_known_one(self):
+        with pytest.raises(UnknownNameError, match=f"did you mean '{NAME}'"):
+            SpikingBackbone("meta_spikeformer_nan")
+
+    def test_arguments_are_those_of_the_backbone(self):
+        with pytest.raises(TypeError, match="no_such_argument"):
+            SpikingBackbone(NAME, arguments={"no_such_argument": 1})
+        adapter = SpikingBackbone(NAME, time_steps=2, arguments={"in_channels": 2})
+        assert adapter.model.time_steps == 2
+        assert adapter(torch.randn(1, 2, 32, 32))[0].shape[1] == 16
+
+    def test_initialising_keeps_the_weights(self):
+        adapter = MODELS.build(dict(BACKBONE))
+        assert isinstance(adapter, SpikingBackbone)
+        before = copy.deepcopy(adapter.state_dict())
+        adapter.init_weights()
+        assert all(torch.equal(before[name], value) for name, value in adapter.state_dict().items())
+
+    def test_an_init_cfg_is_not_ignored(self):
+        with pytest.raises(ValueError, match="load weights with load_from"):
+            SpikingBackbone(NAME, init_cfg={"type": "Pretrained", "checkpoint": "x.pth"})
+
+
+class TestFitToBackbone:
+    def test_the_neck_reads_every_map(self):
+        neck, _ = fit({})
+        assert neck == {"type": "FPN", "in_channels": CHANNELS, "num_outs": 5}
+
+    def test_the_neck_reads_the_chosen_maps(self):
+        neck, _ = fit({}, {"out_channels": 8}, min_stride=4)
+        assert neck["in_channels"] == CHANNELS[1:]
+        assert neck["num_outs"] == 4
+        assert neck["out_channels"] == 8
+
+    def test_anchors_have_the_strides_of_the_levels(self):
+        heads = {"rpn_head": {"type": "RPNHead", "anchor_generator": {"type": "AnchorGenerator"}}}
+        _, filled = fit(heads, min_stride=4)
+        assert filled["rpn_head"]["anchor_generator"]["strides"] == [4, 8, 16, 16]
+        _, filled = fit(heads, {"num_outs": 6}, min_stride=4)
+        assert filled["rpn_head"]["anchor_generator"]["strides"] == [4, 8, 16, 16, 32, 64]
+
+    def test_regions_are_pooled_from_maps_and_not_from_further_levels(self):
+        heads = {"roi_head": {"extractor": {"type": "SingleRoIExtractor", "finest_scale": 32}}}
+        _, filled = fit(heads, {"num_outs": 6}, min_stride=4)
+        assert filled["roi_head"]["extractor"] == {
+            "type": "SingleRoIExtractor",
+            "finest_scale": 32,
+            "featmap_strides": [4, 8, 16, 16],
+        }
+
+    def test_a_decode_head_reads_every_level_of_the_neck(self):
+        _, filled = fit({"decode_head": {"type": "FPNHead"}}, {"out_channels": 24})
+        assert filled["decode_head"] == {
+            "type": "FPNHead",
+            "feature_strides": STRIDES,
+            "in_index": [0, 1, 2, 3, 4],
+            "in_channels": [24] * 5,
+        }
+
+    @pytest.mark.parametrize(
+        ("levels", "strides"),
+        [
+            ({"start_level": 1}, [4, 8, 16, 16]),
+            ({"start_level": 2, "num_outs": 4}, [8, 16, 16, 32]),
+            ({"end_level": 2}, [2, 4, 8]),
+            ({"start_level": 1, "end_level": 3}, [4, 8, 16]),
+        ],
+    )
+    def test_a_neck_may_leave_maps_out(self, levels: dict, strides: list[int]):
+        from mmdet.models.necks import FPN
+
+        neck, filled = fit({"a": {"type": "AnchorGenerator"}}, {"out_channels": 8, **levels})
+        assert filled["a"]["strides"] == strides
+        made = FPN(**{key: value for key, value in neck.items() if key != "type"})
+        maps = [torch.randn(1, c, 64 // s, 64 // s) for c, s in zip(CHANNELS, STRIDES, strict=True)]
+        assert [64 // level.shape[-1] for level in made(maps)] == strides
+
+    def test_what_a_configuration_says_stays(self):
+        heads = {
+            "a": {"type": "AnchorGenerator", "strides": [1, 2]},
+            "b": {"type": "SingleRoIExtractor", "featmap_strides": [3]},
+            "c": {
+                "type": "FPNHead",
+                "feature_strides": [5],
+                "in_index": [0],
+                "in_channels": [7],
+            },
+        }
+        neck = {"in_channels": [9], "num_outs": 2, "out_channels": 8}
+        filled_neck, filled = fit(heads, neck)
+        assert filled == heads
+        assert filled_neck == {"type": "FPN", **neck}
+
+    def test_a_type_may_name_its_scope_and_stand_in_a_list(self):
+        heads = {"heads": [{"anchors": {"type": "mmdet.AnchorGenerator"}}, {"type": "Other"}]}
+        _, filled = fit(heads)
+        assert filled["heads"][0]["anchors"]["strides"] == STRIDES
+        assert filled["heads"][1] == {"type": "Other"}
+
+    def test_the_arguments_are_left_as_they_are(self):
+        backbone, neck = dict(BACKBONE), {"type": "FPN", "out_channels": 8}
+        heads = {"a": {"type": "AnchorGenerator"}, "b": [{"type": "FPNHead"}]}
+        before = copy.deepcopy((backbone, neck, heads))
+        fit_to_backbone(backbone, neck, heads)
+        assert (backbone, neck, heads) == before
+
+    def test_parts_are_still_read_by_attribute_and_keep_their_types(self):
+        """MMDetection reads `train_cfg.rpn.assigner` and the like."""
+        heads = ConfigDict(train_cfg={"rpn": {"assigner": {"type": "A"}}}, size=(4, 8), n=None)
+        _, filled = fit(heads)
+        assert filled.train_cfg.rpn.assigner.type == "A"
+        assert filled.size == (4, 8)
+        assert filled.n is None

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from PIL import Image
+
+from benchmark import profile_operations
+from benchmark.backbones.weights import WeightsError
+from benchmark.task import ConfigError, Run
+from tasks.openmmlab import loop
+from tasks.openmmlab.task import OpenMMLabTask
+
+LIMIT = 8
+TASKS = ("detection", "segmentation")
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("data_root")]
+
+
+@pytest.fixture
+def new_run(configs: dict[str, Path], make_run: Callable[..., Run]) -> Callable[..., Run]:
+    def make(task: str, epochs: int = 2, seed: int = 0, *overrides: str) -> Run:
+        config = OpenMMLabTask().resolve(
+            configs[task],
+            "meta_spikeformer_nano",
+            {},
+            [f"train_cfg.max_epochs={epochs}", "train_dataloader.batch_size=4", *overrides],
+        )
+        return make_run(task, config, limit=LIMIT, seed=seed)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.fixture
+def trained(new_run: Callable[..., Run], trained_folder: Path) -> Callable[[str], Run]:
+    """A run of two epochs, trained once for all tests; not to be written to."""
+
+    def of(task: str) -> Run:
+        run = dataclasses.replace(
+            new_run(task), folder=trained_folder / task, tensorboard=trained_folder / "board" / task
+        )
+        if not run.folder.exists():
+            run.folder.mkdir()
+            assert loop.train(run) == run.folder / "epoch_2.pth"
+        return run
+
+    return of
+
+
+class TestResolve:
+    def test_backbone_and_arguments_are_put_in(self, configs):
+        resolved = OpenMMLabTask().resolve(
+            configs["detection"], "meta_spikeformer_15m", {"in_channels": 1}, []
+        )
+        described = resolved["model"]["backbone"]
+        assert described["name"] == "meta_spikeformer_15m"
+        assert described["arguments"] == {"in_channels": 1}
+        assert described["min_stride"] == 4
+
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("model = dict(backbone=dict(type='ResNet'))", "'ResNet'"),
+            ("model = dict(backbone='resnet')", "'resnet'"),
+            ("model = 3", "None"),
+            ("other = 3", "None"),
+        ],
+    )
+    def test_another_backbone_is_refused(self, tmp_path: Path, text: str, found: str):
+        path = tmp_path / "mine.py"
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=f"model.backbone.type is {found}; expected 'Spiking"):
+            OpenMMLabTask().resolve(path, "meta_spikeformer_nano", {}, [])
+
+
+@pytest.mark.parametrize("task", TASKS)
+class TestTrain:
+    def test_the_checkpoint_loads_as_weights(self, trained, task: str):
+        run = trained(task)
+        content = torch.load(run.folder / "epoch_2.pth", weights_only=True)
+        assert (content["meta"]["epoch"], content["meta"]["iter"]) == (2, 2 * LIMIT // 4)
+        assert any(name.startswith("backbone.model.") for name in content["state_dict"])
+
+    def test_it_goes_on_from_the_last_checkpoint(
+        self, trained, new_run, task: str, caplog: pytest.LogCaptureFixture
+    ):
+        """The first half of another run; then both halves took as many steps as one whole."""
+        run = new_run(task)
+        shutil.copy(trained(task).folder / "epoch_1.pth", run.folder)
+        caplog.set_level("INFO", logger="spikebench")
+        assert loop.train(run) == run.folder / "epoch_2.pth"
+        content = torch.load(run.folder / "epoch_2.pth", weights_only=True)
+        assert content["meta"]["iter"] == 2 * LIMIT // 4
+        steps = [state["step"] for state in content["optimizer"]["state"].values()]
+        assert {float(step) for step in steps} == {2 * LIMIT / 4}
+        assert f"{run.title} 4/4" in caplog.text
+
+    def test_what_is_trained_is_not_trained_again(self, trained, new_run, task: str):
+        run = new_run(task)
+        shutil.copy(trained(task).folder / "epoch_2.pth", run.folder)
+        before = (run.folder / "epoch_2.pth").read_bytes()
+        assert loop.train(run) == run.folder / "epoch_2.pth"
+        assert (run.folder / "epoch_2.pth").read_bytes() == before
+
+    def test_a_truncated_checkpoint_is_named_in_one_line(self, trained, new_run, task: str):
+        run = new_run(task)
+        path = run.folder / "epoch_1.pth"
+        path.write_bytes((trained(task).folder / "epoch_1.pth").read_bytes()[:-1000])
+        for use in (lambda: loop.train(run), lambda: loop.test(run, path)):
+            with pytest.raises(WeightsError) as caught:
+                use()
+            assert str(caught.value).startswith(f"{path} cannot be read as weights")
+            assert "\n" not in str(caught.value)
+
+    def test_it_says_nothing_on_the_screen(
+        self, trained, new_run, task: str, capfd: pytest.CaptureFixture[str]
+    ):
+        run = new_run(task)
+        shutil.copy(trained(task).folder / "epoch_2.pth", run.folder)
+        capfd.readouterr()
+        loop.test(run, run.folder / "epoch_2.pth")
+        assert capfd.readouterr().out == ""
+        assert (run.folder / "mmengine.log").stat().st_size > 0
+
+    def test_training_is_in_tensorboard(self, trained, task: str):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        run = trained(task)
+        (events,) = [path.parent for path in run.tensorboard.rglob("events.out.*")]
+        board = EventAccumulator(str(events))
+        board.Reload()
+        assert {"loss", "lr"} <= {tag.split("/")[-1] for tag in board.Tags()["scalars"]}
+
+    def test_no_scope_is_left_behind(self, trained, task: str):
+        run = trained(task)
+        before = DefaultScope.get_current_instance()
+        loop.probe(run, run.folder / "epoch_2.pth")
+        assert DefaultScope.get_current_instance() is before
+
+
+@pytest.mark.parametrize("task", TASKS)
+class TestTest:
+    def test_it_is_of_as_many_images_as_it_says(self, trained, task: str):
+        run = trained(task)
+        metrics, dataset = loop.test(run, run.folder / "epoch_2.pth")
+        assert dataset.model_dump() == {
+            "name": "digit_scenes",
+            "split": "test",
+            "train_samples": LIMIT,
+            "test_samples": LIMIT,
+        }
+        assert all(0 <= value <= 1 for value in metrics.values())
+        assert metrics
+
+
+def test_without_a_limit_it_is_of_the_whole_split(new_run):
+    run = new_run("segmentation")
+    for limit in (LIMIT, None):
+        config = loop._config(dataclasses.replace(run, limit=limit))
+        for loader in (config.train_dataloader, config.test_dataloader):
+            assert loader.dataset.get("indices") == limit
+    assert "indices" not in run.config["test_dataloader"]["dataset"]
+
+
+def test_the_figures_are_those_of_the_predictions(trained, scenes: Path, tmp_path: Path):
+    """Mean IoU of predictions of many classes, counted by hand against the label maps on disk."""
+    run = trained("segmentation")
+    model, batches, forward, _ = loop.probe(run, run.folder / "epoch_2.pth")
+    torch.manual_seed(0)
+    for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        model.decode_head.conv_seg.weight.normal_()
+        model.train()
+        for batch in batches:
+            forward(model, batch)
+        model.eval()
+        samples = [one for batch in batches for one in forward(model, batch)]
+    checkpoint = tmp_path / "other.pth"
+    torch.save({"state_dict": model.state_dict()}, checkpoint)
+    metrics, _ = loop.test(run, checkpoint)
+    hits, real, said = (np.zeros(11) for _ in range(3))
+    assert len(samples) == LIMIT
+    for index, sample in enumerate(samples):
+        found = sample.pred_sem_seg.data[0].numpy()
+        truth = np.asarray(Image.open(scenes / "labels" / "test" / f"{index:04d}.png"))
+        for label in range(11):
+            hits[label] += ((found == label) & (truth == label)).sum()
+            real[label] += (truth == label).sum()
+            said[label] += (found == label).sum()
+    assert (said > 0).sum() > 3
+    seen = real + said > 0
+    ious = hits[seen] / (real + said - hits)[seen]
+    assert metrics["miou"] == pytest.approx(ious.mean(), abs=1e-9)
+    assert metrics["aacc"] == pytest.approx(hits.sum() / real.sum(), abs=1e-9)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_probe_gives_the_trained_model_and_test_images(trained, task: str):
+    run = trained(task)
+    checkpoint = run.folder / "epoch_2.pth"
+    probe = loop.probe(run, checkpoint)
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    own = probe.model.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in saved.items())
+    info = probe.backbone
+    assert (info.name, info.time_steps, info.arguments) == ("meta_spikeformer_nano", 1, {})
+    assert info.parameters == sum(p.numel() for p in probe.model.backbone.parameters())
+    first = next(iter(probe.batches))
+    report = profile_operations(
+        probe.model, [first], forward=probe.forward, time_steps=info.time_steps
+    )
+    assert report.images == LIMIT
+    names = {row.name.split(".")[0] for row in report.rows}
+    expected = {"rpn_head", "roi_head"} if task == "detection" else {"decode_head"}
+    assert {"backbone", "neck", *expected} <= names
+
+
+def test_the_seed_decides_the_weights(new_run):
+    weights = []
+    for seed in (0, 0, 1):
+        with loop._runner(loop._config(new_run("segmentation", 1, seed))) as runner:
+            weights.append(runner.model.decode_head.conv_seg.weight.detach().clone())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
