@@ -1,14 +1,12 @@
 """A stand-in for `mmcv._ext`, the compiled half of mmcv, on torchvision's kernels.
 
 `mmcv-lite` is mmcv without `mmcv._ext`; `import mmcv.ops`, and with it `import mmdet.models`, fails
-there. `install_ops` adds an import finder that provides the module:
+there. `tasks.openmmlab.extension` adds an import finder that provides the module from here:
 
 - `nms`, `roi_align_forward` and `roi_align_backward` run on torchvision, which is what Mask R-CNN
   needs to train and to evaluate;
 - every other op is present, because mmcv asserts on the names at import, and raises
   NotImplementedError when it is called.
-
-The finder stands last in `sys.meta_path`, so that a compiled `mmcv._ext` always wins.
 
 An op here has the name, the arguments and the buffers that mmcv's Python code calls it with.
 Numbers narrower than 32 bits are computed in float32, on every device: torchvision's CPU kernels
@@ -17,60 +15,29 @@ take no bfloat16, and its `nms` no half precision either.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import reduce
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_loader
-from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torchvision
 from torch import Tensor
 
-EXTENSION = "mmcv._ext"
+from tasks.openmmlab.extension import EXTENSION
+
 MAX_POOLING, AVERAGE_POOLING = 0, 1
 
 
-def install_ops() -> None:
-    """Make `mmcv._ext` importable, on torchvision's kernels where no compiled one is installed.
-
-    Call it before anything imports `mmcv.ops`. It is idempotent and imports nothing of OpenMMLab;
-    a process that starts afresh, such as a spawned data-loading worker, has to call it again.
-
-    Example:
-        >>> from importlib.util import find_spec
-        >>> install_ops()
-        >>> find_spec("mmcv._ext") is not None
-        True
-    """
-    if not any(isinstance(finder, OpsFinder) for finder in sys.meta_path):
-        sys.meta_path.append(OpsFinder())
-
-
-class OpsFinder(MetaPathFinder, Loader):
-    """Finds and loads the stand-in for `mmcv._ext`, and no other module."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return the stand-in's spec where `fullname` is `mmcv._ext`, else None."""
-        if fullname != EXTENSION:
-            return None
-        return spec_from_loader(fullname, self, origin=__name__)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Fill the new, empty `module` with the ops."""
-        ops = (
-            nms,
-            roi_align_forward,
-            roi_align_backward,
-            get_compiler_version,
-            get_compiling_cuda_version,
-        )
-        module.__dict__.update({op.__name__: op for op in ops}, __getattr__=_missing_op)
+def stand_in() -> dict[str, Any]:
+    """The names of the stand-in module, with a `__getattr__` for the ops that it lacks."""
+    ops = (
+        nms,
+        roi_align_forward,
+        roi_align_backward,
+        get_compiler_version,
+        get_compiling_cuda_version,
+    )
+    return {**{op.__name__: op for op in ops}, "__getattr__": _missing_op}
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:

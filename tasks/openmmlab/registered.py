@@ -1,6 +1,6 @@
 """Importing this makes MMDetection and MMSegmentation usable and knows spiking backbones there."""
 
-from tasks.openmmlab.ops import install_ops
+from tasks.openmmlab.extension import install_ops
 
 install_ops()
 

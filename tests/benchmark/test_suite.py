@@ -253,9 +253,9 @@ class TestKey:
         before = keys(QUICKSTART)
         after = keys(
             QUICKSTART,
-            "classification.model.optimizer.lr=1",
-            "detection.model.rpn_head.anchor_generator.scales.0=8",
-            "segmentation.train_dataloader.batch_size=4",
+            "classification.model.optimizer.lr=0.123",
+            "detection.model.rpn_head.anchor_generator.scales.0=77",
+            "segmentation.train_dataloader.batch_size=77",
         )
         assert len({*before, *after}) == 6
         same = keys(

@@ -15,6 +15,7 @@ import torch
 from benchmark import build_classifier, profile_operations
 from benchmark.backbones.weights import WeightsError
 from benchmark.task import Run
+from tasks.checkpoints import latest_checkpoint
 from tasks.classification import loop
 from tasks.classification.data import Digits
 from tasks.classification.module import ClassificationModule

@@ -9,13 +9,13 @@ from mmengine.registry import MODELS
 
 from benchmark import build_backbone
 from benchmark.registry import UnknownNameError
+from tasks.openmmlab import registered
 from tasks.openmmlab.adapter import SpikingBackbone, fit_to_backbone
-from tasks.openmmlab.ops import install_ops
 
-install_ops()
+assert registered  # MMDetection can be imported
 
 NAME = "meta_spikeformer_nano"
-CHANNELS = [16, 32, 64, 96, 128]
+CHANNELS = [one.channels for one in build_backbone(NAME).feature_info]
 STRIDES = [2, 4, 8, 16, 16]
 BACKBONE = {"type": "SpikingBackbone", "name": NAME}
 
@@ -25,9 +25,7 @@ def fit(heads: dict, neck: dict | None = None, **backbone) -> tuple[dict, dict]:
 
 
 def test_the_backbone_of_these_tests_has_one_stride_twice():
-    info = build_backbone(NAME).feature_info
-    assert [one.channels for one in info] == CHANNELS
-    assert [one.stride for one in info] == STRIDES
+    assert [one.stride for one in build_backbone(NAME).feature_info] == STRIDES
 
 
 class TestSpikingBackbone:
@@ -45,7 +43,7 @@ class TestSpikingBackbone:
         adapter = SpikingBackbone(NAME, out_indices=(1, 3))
         maps = adapter(torch.randn(1, 3, 32, 32))
         assert [(one.shape[1], 32 // one.shape[2]) for one in maps] == adapter.feature_info
-        assert adapter.feature_info == [(32, 4), (96, 16)]
+        assert adapter.feature_info == [(CHANNELS[1], 4), (CHANNELS[3], 16)]
 
     @pytest.mark.parametrize(
         ("options", "indices"),
@@ -86,7 +84,7 @@ class TestSpikingBackbone:
             SpikingBackbone(NAME, arguments={"no_such_argument": 1})
         adapter = SpikingBackbone(NAME, time_steps=2, arguments={"in_channels": 2})
         assert adapter.model.time_steps == 2
-        assert adapter(torch.randn(1, 2, 32, 32))[0].shape[1] == 16
+        assert adapter(torch.randn(1, 2, 32, 32))[0].shape[1] == CHANNELS[0]
 
     def test_initialising_keeps_the_weights(self):
         adapter = MODELS.build(dict(BACKBONE))

@@ -144,9 +144,11 @@ class TestTrain:
 
     def test_no_scope_is_left_behind(self, trained, task: str):
         run = trained(task)
-        before = DefaultScope.get_current_instance()
-        loop.probe(run, run.folder / "epoch_2.pth")
-        assert DefaultScope.get_current_instance() is before
+        with DefaultScope.overwrite_default_scope("mmengine"):
+            loop.probe(run, run.folder / "epoch_2.pth")
+            scope = DefaultScope.get_current_instance()
+            assert scope is not None
+            assert scope.scope_name == "mmengine"
 
 
 @pytest.mark.parametrize("task", TASKS)
