@@ -2,7 +2,7 @@
 default_scope = "mmseg"
 custom_imports = dict(imports=["tasks.segmentation.registered"], allow_failed_imports=False)
 
-max_epochs = 18
+max_epochs = 24
 width = 64
 norm_cfg = dict(type="BN", requires_grad=True)
 class_weight = [0.3] + [1.0] * 10  # six pixels in seven are background
