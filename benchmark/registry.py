@@ -21,6 +21,10 @@ class UnknownNameError(UserError, LookupError):
     """A name that nothing was registered under; the message suggests what was meant."""
 
 
+class CollisionError(UserError, ValueError):
+    """Two things have one name; the message names both places."""
+
+
 class PluginError(UserError, ImportError):
     """Another package declares an entry that cannot be imported; the message names the package."""
 
@@ -50,7 +54,7 @@ class Registry(Generic[T]):
         """Register a function or class under its own name; usable as a decorator.
 
         Raises:
-            ValueError: the name is taken by something else; both places are named.
+            CollisionError: the name is taken by something else; both places are named.
         """
         self._add(entry.__name__, entry)
         return entry
@@ -58,7 +62,7 @@ class Registry(Generic[T]):
     def _add(self, name: str, entry: T) -> None:
         taken = self._entries.get(name)
         if taken is not None and _place(taken) != _place(entry):
-            raise ValueError(
+            raise CollisionError(
                 f"{self.kind} {name!r} is registered twice: {_place(taken)} and {_place(entry)}; "
                 "rename one"
             )
@@ -78,7 +82,7 @@ class Registry(Generic[T]):
         Raises:
             UnknownNameError: nothing has that name; the message suggests near ones.
             PluginError: the package that declares it cannot be imported.
-            ValueError: several packages brought that name; all are named.
+            CollisionError: several packages brought that name; all are named.
         """
         if name in self._plugins:
             self._add(name, self._load(name))
@@ -90,7 +94,7 @@ class Registry(Generic[T]):
         point, *others = self._plugins[name]
         if others:
             places = " and ".join(_declared(each) for each in (point, *others))
-            raise ValueError(
+            raise CollisionError(
                 f"{self.kind} {name!r} is declared twice: by {places}; uninstall all but one"
             )
         try:

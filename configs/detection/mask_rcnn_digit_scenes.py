@@ -2,7 +2,7 @@
 default_scope = "mmdet"
 custom_imports = dict(imports=["tasks.detection.registered"], allow_failed_imports=False)
 
-max_epochs = 8
+max_epochs = 2
 width = 64
 norm_cfg = dict(type="BN")
 
@@ -161,11 +161,11 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.05, by_epoch=True, end=1, convert_to_iter_based=True),
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=50),
     dict(
         type="CosineAnnealingLR",
         by_epoch=True,
-        begin=1,
+        begin=0,
         end=max_epochs,
         eta_min=1e-5,
         convert_to_iter_based=True,

@@ -29,9 +29,9 @@ from tasks.datasets.digits import CLASSES, Split, load_glyphs
 NAME = "digit_scenes"
 VERSION = 1
 SIZE = 128
-COUNTS: dict[Split, int] = {"train": 500, "test": 100}
+COUNTS: dict[Split, int] = {"train": 2000, "test": 100}
 DIGITS_PER_SCENE = (3, 6)
-DIGIT_SIZE = (26, 60)
+DIGIT_SIZE = (28, 56)
 _VISIBLE = 0.6
 _INK = 0.4
 _TRIES = 30

@@ -50,10 +50,12 @@ class Command:
             stderr=subprocess.PIPE,
         )
 
-    def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str | Path, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         """Run the command to its end."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def suite(self, *tasks: str, backbone: str = "meta_spikeformer_nano") -> Path:
