@@ -115,7 +115,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> tuple[Suite, dict[s
             data.setdefault(first, None)
             apply_override(data, override, path.name)
         else:
-            raise unknown_name("override", name, [*known, *(f"{task}." for task in of_tasks)])
+            raise unknown_name("override", name, [*known, *(f"{task}.{rest}" for task in of_tasks)])
     try:
         suite = Suite.model_validate(data)
     except ValidationError as error:

@@ -65,7 +65,7 @@ class TestLoadSuite:
 
 WRONG_OVERRIDES = {
     "sedes=[1]": "unknown override 'sedes'; did you mean 'seeds'?",
-    "fkae.lr=1": "unknown override 'fkae.lr'; did you mean 'fake.'?",
+    "fkae.lr=1": "unknown override 'fkae.lr'; did you mean 'fake.lr'?",
     "fake=1": "unknown override 'fake'; did you mean 'fake.'",
     "lr=1": "unknown override 'lr'; known: backbones, fake., name, profile_images, seeds, tasks",
     "fake.rl=1": "unknown key of toy.json 'rl'; did you mean 'lr'",

@@ -52,7 +52,7 @@ def test_77_lif_layers_of_which_the_8_behind_attention_fire_at_a_half():
 
 def test_maps_have_the_declared_channels_and_strides(nano: MetaSpikeformer):
     assert [info.stride for info in nano.feature_info] == [2, 4, 8, 16, 16]
-    assert [info.channels for info in nano.feature_info] == [16, 32, 64, 96, 128]
+    assert [info.channels for info in nano.feature_info] == [8, 16, 48, 96, 160]
     with torch.no_grad():
         maps = nano(torch.randn(3, 3, 32, 48))
     assert [tuple(m.shape) for m in maps] == [
@@ -80,7 +80,7 @@ def test_event_frames_are_read_in_their_order(nano: MetaSpikeformer):
 def test_events_of_two_polarities():
     model = build_backbone("meta_spikeformer_nano", time_steps=3, in_channels=2).eval()
     with torch.no_grad():
-        assert model(torch.zeros(1, 3, 2, 16, 16))[-1].shape == (3, 1, 128, 1, 1)
+        assert model(torch.zeros(1, 3, 2, 16, 16))[-1].shape == (3, 1, 160, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -145,13 +145,13 @@ def dense(model: RepConv, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
 def test_rep_conv_is_one_dense_convolution_in_evaluation(rep_conv: RepConv):
     rep_conv.eval()
     norm = rep_conv.norm2
-    x = spikes(2, 3, 6, 5, 7)
+    x = spikes(5, 6, 5, 7)
     with torch.no_grad():
         weight, bias = dense(rep_conv, rep_conv.norm1.running_mean, rep_conv.norm1.running_var)
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         weight = weight * scale[:, None, None, None]
         bias = (bias - norm.running_mean) * scale + norm.bias
-        expected = F.conv2d(x.flatten(0, 1), weight, bias, padding=1).unflatten(0, (2, 3))
+        expected = F.conv2d(x, weight, bias, padding=1)
         found = rep_conv(x)
     assert (found - expected).abs().max() < 1e-12
 
@@ -159,21 +159,23 @@ def test_rep_conv_is_one_dense_convolution_in_evaluation(rep_conv: RepConv):
 def test_rep_conv_pads_with_batch_statistics_in_training(rep_conv: RepConv):
     rep_conv.train()
     norm = rep_conv.norm2
-    x = spikes(2, 3, 6, 5, 7)
-    frames = x.flatten(0, 1)
+    frames = spikes(5, 6, 5, 7)
     with torch.no_grad():
         lifted = F.conv2d(frames, rep_conv.pw1.weight)
         mean, var = lifted.mean((0, 2, 3)), lifted.var((0, 2, 3), correction=0)
         weight, bias = dense(rep_conv, mean, var)
         expected = F.conv2d(frames, weight, bias, padding=1)
         expected = F.batch_norm(expected, None, None, norm.weight, norm.bias, training=True)
-        found = rep_conv(x)
-    assert (found - expected.unflatten(0, (2, 3))).abs().max() < 1e-12
+        found = rep_conv(frames)
+    assert (found - expected).abs().max() < 1e-12
 
 
-def test_the_classifier_learns_from_the_start_at_one_time_step():
+@pytest.mark.parametrize("norm_bias", [0.0, 2.0])
+def test_the_classifier_learns_from_the_start_at_one_time_step(norm_bias: float):
     torch.manual_seed(0)
-    model = build_classifier("meta_spikeformer_nano", num_classes=7, time_steps=1)
+    model = build_classifier(
+        "meta_spikeformer_nano", num_classes=7, time_steps=1, norm_bias=norm_bias
+    )
     logits = model(torch.randn(4, 3, 64, 64))
     assert logits.shape == (4, 7)
     F.cross_entropy(logits, torch.arange(4)).backward()

@@ -213,12 +213,12 @@ def without(key: str):
         (without("head.bias"), "1 missing: head.bias"),
         (lambda s: s.update({"extra.weight": torch.ones(1)}), "1 unexpected: extra.weight"),
         (
-            lambda s: s.update({"head.weight": torch.ones(9, 128)}),
-            r"1 of another shape: head.weight \(9, 128\) for \(5, 128\)",
+            lambda s: s.update({"head.weight": torch.ones(9, 160)}),
+            r"1 of another shape: head.weight \(9, 160\) for \(5, 160\)",
         ),
         (
-            lambda s: s.update({"head.weight": s["head.weight"].reshape(128, CLASSES)}),
-            r"head.weight \(128, 5\) for \(5, 128\)",
+            lambda s: s.update({"head.weight": s["head.weight"].reshape(160, CLASSES)}),
+            r"head.weight \(160, 5\) for \(5, 160\)",
         ),
         (dict.clear, "missing: backbone.*, ..."),
     ],

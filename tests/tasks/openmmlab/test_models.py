@@ -146,7 +146,7 @@ def test_weights_of_the_backbone_survive_initialisation(build, task: str):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize(("split", "count"), [("train", 500), ("test", 100)])
+@pytest.mark.parametrize(("split", "count"), [("train", 2000), ("test", 100)])
 def test_data_sets_read_the_scenes(
     configs, data_root: Path, scenes: Path, task: str, split: str, count: int
 ):
