@@ -111,7 +111,6 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> tuple[Suite, dict[s
             plus = "+" if name.startswith("+") else ""
             of_tasks[first].append(f"{plus}{rest}={value}")
         elif first in known:
-            apply_override({**dict.fromkeys(known), **data}, override, path.name)
             data.setdefault(first, None)
             apply_override(data, override, path.name)
         else:

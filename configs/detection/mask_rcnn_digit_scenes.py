@@ -1,4 +1,6 @@
 # Mask R-CNN on digit scenes: small images, narrow heads and few samples, for CPUs.
+_base_ = ["../_base_/digit_scenes.py"]
+
 default_scope = "mmdet"
 custom_imports = dict(imports=["tasks.detection.registered"], allow_failed_imports=False)
 
@@ -151,15 +153,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="CocoAP", metric=["bbox", "segm"])
 test_evaluator = val_evaluator
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=100)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=2e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
-    clip_grad=dict(max_norm=10.0),
-)
+train_cfg = dict(max_epochs=max_epochs)
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=50),
     dict(
@@ -171,10 +166,6 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-default_hooks = dict(
-    logger=dict(type="LoggerHook", interval=10),
-    checkpoint=dict(type="PlainCheckpointHook", interval=1),
-)
 
 # Helpers above: without them an override of one is an error, and not without effect.
 del max_epochs, norm_cfg, test_pipeline, train_pipeline, width

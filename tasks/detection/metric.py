@@ -14,7 +14,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from mmdet.evaluation import CocoMetric
 from mmengine.registry import METRICS
 
-_STATS = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
+from tasks.detection.task import STATS
 
 
 @METRICS.register_module()
@@ -92,5 +92,5 @@ def average_precision(
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    values = zip(_STATS, map(float, evaluation.stats[:6]), strict=True)
+    values = zip(STATS, map(float, evaluation.stats[:6]), strict=True)
     return {stat: value for stat, value in values if value >= 0}

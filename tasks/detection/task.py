@@ -3,10 +3,10 @@
 from benchmark.task import MetricSpec
 from tasks.openmmlab.task import OpenMMLabTask
 
-_STATS = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
+STATS = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
 
 
 class DetectionTask(OpenMMLabTask):
     """MMDetection detectors, scored by COCO's box and mask AP."""
 
-    metrics = {f"{kind}_{stat}": MetricSpec() for kind in ("box", "mask") for stat in _STATS}
+    metrics = {f"{kind}_{stat}": MetricSpec() for kind in ("box", "mask") for stat in STATS}

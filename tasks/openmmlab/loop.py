@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from benchmark.backbones.weights import read_weights
+from benchmark.backbones.weights import load_weights
 from benchmark.progress import Progress
 from benchmark.results import BackboneInfo, DatasetInfo
 from benchmark.task import Probe, Run
@@ -110,15 +110,13 @@ def _runner(config: Config) -> Iterator[Runner]:
 @contextlib.contextmanager
 def _testing(run: Run, checkpoint: Path) -> Iterator[Runner]:
     config = _config(run)
-    read_weights(checkpoint)
-    config.load_from = str(checkpoint)
     for part in ("train", "val"):
         for kind in ("dataloader", "cfg", "evaluator"):
             config.pop(f"{part}_{kind}", None)
     config.pop("optim_wrapper")
     config.pop("param_scheduler", None)
     with _runner(config) as runner:
-        runner.load_or_resume()
+        load_weights(runner.model, checkpoint)
         yield runner
 
 
