@@ -10,6 +10,8 @@ import pytest
 
 # inputs here are small: threads would only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# compiling takes seconds in every process; tests of the other forms ask for them
+os.environ.setdefault("SPIKEBENCH_NEURONS", "reference")
 
 collect_ignore = ["third_party"]  # a package of its own: collecting it would register its backbone
 

@@ -1,5 +1,33 @@
 """Spiking neurons over time: every one maps currents (T, ...) to spikes (T, ...)."""
 
-from benchmark.neurons.lif import LIF, Neuron, lif
+from benchmark.neurons.backends import BackendError, available_backends, use_backend
+from benchmark.neurons.modules import (
+    IF,
+    ILIF,
+    LIF,
+    NEURONS,
+    PLIF,
+    PSN,
+    Neuron,
+    binary_steps,
+    neuron_factory,
+    sum_steps,
+)
+from benchmark.neurons.surrogate import SURROGATES
 
-__all__ = ["LIF", "Neuron", "lif"]
+__all__ = [
+    "IF",
+    "ILIF",
+    "LIF",
+    "NEURONS",
+    "PLIF",
+    "PSN",
+    "SURROGATES",
+    "BackendError",
+    "Neuron",
+    "available_backends",
+    "binary_steps",
+    "neuron_factory",
+    "sum_steps",
+    "use_backend",
+]
