@@ -1,205 +1,44 @@
 """Meta-SpikeFormer: the backbone of "Spike-driven Transformer V2" (Yao et al., ICLR 2024).
 
 arXiv 2404.03663. Five stages at strides 2, 4, 8, 16, 16: three of spiking convolution blocks, two
-of spiking transformer blocks, with membrane shortcuts: residuals add real-valued membranes, and
-every weight is met by spikes (separable and re-parameterisable convolutions are linear maps of
-spikes). All tensors are (T, B, C, H, W).
+of spiking transformer blocks. As published, membrane shortcuts join them: residuals add real-valued
+membranes, and every weight is met by spikes (separable and re-parameterisable convolutions are
+linear maps of spikes). The other designs that the paper compares are arguments. All tensors are
+(T, B, C, H, W).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 
-from benchmark.backbones.layers import ConvNorm, MatMul, norm_of_zero, per_frame
+from benchmark.backbones.attention import ATTENTION_CONVS, ATTENTIONS, Attention, AttentionConv
+from benchmark.backbones.blocks import (
+    SHORTCUTS,
+    Block,
+    ConvBlock,
+    Downsample,
+    MembraneShortcut,
+    ShortcutName,
+    Stage,
+    TransformerBlock,
+    Wiring,
+)
+from benchmark.backbones.layers import ConvNorm, RepConvNorm
 from benchmark.backbones.zoo import FeatureInfo, register_backbone, to_time_first
-from benchmark.neurons import LIF
+from benchmark.neurons import neuron_factory
+from benchmark.registry import unknown_name
 
+Choice = TypeVar("Choice")
 
-class Downsample(ConvNorm):
-    """LIF -> conv -> BN between stages; the stem, which reads the image, has no LIF."""
-
-    def __init__(self, dim_in: int, dim_out: int, stride: int, stem: bool = False) -> None:
-        super().__init__(dim_in, dim_out, 7 if stem else 3, stride, bias=True)
-        self.lif = nn.Identity() if stem else LIF()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.lif(x))
-
-
-class SepConv(nn.Module):
-    """Spiking separable convolution: LIF, pw, BN, LIF, dw 7x7, pw, BN.
-
-    Nothing stands between the depthwise and the second pointwise convolution: together they are one
-    linear map of spikes.
-    """
-
-    def __init__(self, dim: int, expansion: int = 2) -> None:
-        super().__init__()
-        hidden = expansion * dim
-        self.lif1 = LIF()
-        self.pw1 = ConvNorm(dim, hidden)
-        self.lif2 = LIF()
-        self.dw = nn.Conv2d(hidden, hidden, 7, padding=3, groups=hidden, bias=False)
-        self.pw2 = ConvNorm(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pw1(self.lif1(x))
-        return self.pw2(per_frame(self.dw, self.lif2(x)))
-
-
-class ChannelConv(nn.Module):
-    """Spiking channel mixer of the convolution blocks: twice LIF, conv 3x3, BN."""
-
-    def __init__(self, dim: int, expansion: int = 4) -> None:
-        super().__init__()
-        self.lif1 = LIF()
-        self.conv1 = ConvNorm(dim, expansion * dim, 3)
-        self.lif2 = LIF()
-        self.conv2 = ConvNorm(expansion * dim, dim, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.lif2(self.conv1(self.lif1(x))))
-
-
-class ConvBlock(nn.Module):
-    """A convolution block: two membrane shortcuts."""
-
-    def __init__(self, dim: int, mlp_ratio: int) -> None:
-        super().__init__()
-        self.sep_conv = SepConv(dim)
-        self.channel_conv = ChannelConv(dim, mlp_ratio)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.sep_conv(x)
-        return x + self.channel_conv(x)
-
-
-class RepConv(nn.Module):
-    """A 3x3 convolution in three linear parts: pw, BN, dw 3x3, pw, BN; over frames (N, C, H, W).
-
-    The border is padded with what the first BN gives to zero, so that in evaluation the whole is
-    exactly one dense 3x3 convolution of zero-padded spikes.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.pw1 = nn.Conv2d(dim, dim, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(dim)
-        self.dw = nn.Conv2d(dim, dim, 3, groups=dim, bias=False)
-        self.pw2 = nn.Conv2d(dim, dim, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pw1(x)
-        border = norm_of_zero(self.norm1, x).to(x.dtype)
-        frames, channels, height, width = x.shape
-        padded = border[:, None, None].expand(frames, channels, height + 2, width + 2).clone()
-        padded[..., 1:-1, 1:-1] = self.norm1(x)
-        return self.norm2(self.pw2(self.dw(padded)))
-
-
-class RepConvNorm(nn.Module):
-    """RepConv and a BN of its own."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.conv = RepConv(dim)
-        self.norm = nn.BatchNorm2d(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return per_frame(lambda frames: self.norm(self.conv(frames)), x)
-
-
-class SpikeDrivenAttention(nn.Module):
-    """SDSA-3: SN(Q (K^T V)), linear in the number of tokens; Q, K and V are spikes.
-
-    The scale is 0.125 whatever the head size, and the LIF behind the products fires at 0.5.
-    """
-
-    scale = 0.125
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"{dim} channels cannot be split into {num_heads} heads")
-        self.num_heads = num_heads
-        self.lif = LIF()
-        self.q, self.q_lif = RepConvNorm(dim), LIF()
-        self.k, self.k_lif = RepConvNorm(dim), LIF()
-        self.v, self.v_lif = RepConvNorm(dim), LIF()
-        self.kv = MatMul()
-        self.qkv = MatMul()
-        self.attn_lif = LIF(threshold=0.5)
-        self.proj = RepConvNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        x = self.lif(x)
-        # (T, B, heads, head size, tokens): tokens last, as the maps lie in memory
-        q, k, v = (
-            lif(conv(x)).flatten(3).unflatten(2, (self.num_heads, -1))
-            for conv, lif in ((self.q, self.q_lif), (self.k, self.k_lif), (self.v, self.v_lif))
-        )
-        kv = self.kv(k, v.transpose(-1, -2))
-        attended = self.qkv(q.transpose(-1, -2), kv).transpose(-1, -2) * self.scale
-        spikes = self.attn_lif(attended.flatten(2, 3))
-        return self.proj(spikes.unflatten(-1, (height, width)))
-
-
-class SpikingMLP(nn.Module):
-    """Channel mixer of the transformer blocks: twice LIF, pw with bias, BN."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.lif1 = LIF()
-        self.fc1 = ConvNorm(dim, hidden, bias=True)
-        self.lif2 = LIF()
-        self.fc2 = ConvNorm(hidden, dim, bias=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.lif2(self.fc1(self.lif1(x))))
-
-
-class TransformerBlock(nn.Module):
-    """Spike-driven self-attention and MLP, each behind a membrane shortcut."""
-
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: int) -> None:
-        super().__init__()
-        self.attn = SpikeDrivenAttention(dim, num_heads)
-        self.mlp = SpikingMLP(dim, mlp_ratio * dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(x)
-        return x + self.mlp(x)
-
-
-def _norms_before_neurons(module: nn.Module) -> list[nn.BatchNorm2d]:
-    match module:
-        case Downsample():
-            return [module.norm]
-        case SepConv():
-            return [module.pw1.norm]
-        case ChannelConv():
-            return [module.conv1.norm]
-        case SpikeDrivenAttention():
-            return [module.q.norm, module.k.norm, module.v.norm]
-        case SpikingMLP():
-            return [module.fc1.norm]
-    return []
-
-
-class Stage(nn.Module):
-    """A downsample and the blocks at its resolution."""
-
-    def __init__(self, downsample: Downsample, blocks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.downsample = downsample
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.downsample(x))
+NeuronName = Literal["lif", "if", "plif", "ilif", "psn"]
+CONV_NORMS = (ConvNorm, RepConvNorm)
+FIRING_CURRENT = 2.0
+"""What makes a LIF with tau = 2 and threshold 1 fire in its first time step."""
 
 
 class MetaSpikeformer(nn.Module):
@@ -208,13 +47,31 @@ class MetaSpikeformer(nn.Module):
     Args:
         embed_dims: channels of stages 2 to 5; stage 1 has half of the first.
         depths: blocks of stages 1 to 5; the first three hold convolution blocks.
-        num_heads: attention heads of the transformer blocks.
+        num_heads: attention heads of the transformer blocks. To sdsa1 and sdsa2, which work channel
+            by channel, it makes no difference.
         mlp_ratio: expansion of the channel mixers.
         time_steps: T; an image is repeated T times.
         in_channels: channels of the input: 3 for images, 2 for event frames.
         norm_bias: initial bias of the batch norms that neurons read. At T = 1 a neuron fires where
             its input reaches 2: with a bias of 0 that is 2 % of them at first, with 2 it is half,
             which trains much faster from scratch.
+        attention: spike-driven self-attention: sdsa1 is Q (x) SN(sum(K (x) V)), sdsa2
+            Q (x) SN(sum(K)), sdsa3 SN(Q (K^T V)), and sdsa4 sdsa3 with a learnt threshold.
+        attention_conv: what makes Q, K, V and the output: a re-parameterisable 3x3, a plain 3x3 or
+            a plain 1x1 convolution.
+        shortcut: what residuals add: membranes, spikes (spike-element-wise), or spikes and a
+            current, from whose sum a neuron fires (vanilla).
+        sep_conv: whether convolution blocks have the separable convolution.
+        channel_conv: whether convolution blocks have the channel mixer.
+        neuron: every neuron, by name or as a function, of the keywords `threshold` and
+            `learn_threshold`, that makes one.
+        drop_path: rate of stochastic depth at the last block, growing linearly from 0 at the first.
+        grad_checkpointing: whether the backward pass computes the branches of blocks again instead
+            of keeping what is inside them: less memory, more time, the same gradients.
+
+    Raises:
+        UnknownNameError: an option has no such value; the message suggests near ones.
+        ValueError: the sizes do not fit.
     """
 
     strides = (2, 2, 2, 2, 1)
@@ -228,43 +85,84 @@ class MetaSpikeformer(nn.Module):
         time_steps: int = 1,
         in_channels: int = 3,
         norm_bias: float = 0.0,
+        attention: Attention = "sdsa3",
+        attention_conv: AttentionConv = "rep",
+        shortcut: ShortcutName = "membrane",
+        sep_conv: bool = True,
+        channel_conv: bool = True,
+        neuron: NeuronName | Callable[..., nn.Module] = "lif",
+        drop_path: float = 0.0,
+        grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if len(embed_dims) != 4 or len(depths) != 5:
-            raise ValueError(
-                f"embed_dims={tuple(embed_dims)} and depths={tuple(depths)}; "
-                "expected 4 widths (stages 2 to 5) and 5 depths (stages 1 to 5)"
-            )
-        if min(depths) < 1 or time_steps < 1:
-            raise ValueError(f"depths={tuple(depths)}, time_steps={time_steps}; each is at least 1")
+        _check_sizes(
+            embed_dims=embed_dims,
+            depths=depths,
+            num_heads=(num_heads,),
+            mlp_ratio=(mlp_ratio,),
+            time_steps=(time_steps,),
+            in_channels=(in_channels,),
+        )
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path={drop_path}; expected at least 0 and less than 1")
+        if not (sep_conv or channel_conv):
+            raise ValueError("sep_conv and channel_conv are both False; blocks need one of them")
         self.time_steps = time_steps
-        dims = [embed_dims[0] // 2, *embed_dims]
+        wiring = Wiring(
+            neuron_factory(neuron, time_steps), _choose("shortcut", shortcut, SHORTCUTS)
+        )
+        conv_block = partial(ConvBlock, sep_conv=sep_conv, channel_conv=channel_conv)
+        transformer_block = partial(
+            TransformerBlock,
+            attention=partial(
+                _choose("attention", attention, ATTENTIONS),
+                num_heads=num_heads,
+                conv=_choose("attention_conv", attention_conv, ATTENTION_CONVS),
+            ),
+        )
+        dims = (embed_dims[0] // 2, *embed_dims)
+        rates = iter(drop_path * i / (sum(depths) - 1) for i in range(sum(depths)))
         stages = []
-        stride = 1
         self.feature_info: list[FeatureInfo] = []
         for index, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
-            stem = index == 0
+            stem, last = index == 0, index == len(dims) - 1
             downsample = Downsample(
-                in_channels if stem else dims[index - 1], dim, self.strides[index], stem
+                in_channels if stem else dims[index - 1],
+                dim,
+                self.strides[index],
+                stem,
+                wiring.front,
             )
-            if index < 3:
-                blocks: list[nn.Module] = [ConvBlock(dim, mlp_ratio) for _ in range(depth)]
-            else:
-                blocks = [TransformerBlock(dim, num_heads, mlp_ratio) for _ in range(depth)]
-            stages.append(Stage(downsample, blocks))
-            stride *= self.strides[index]
+            block: Callable[..., nn.Module] = conv_block if index < 3 else transformer_block
+            ends: list[Callable[[], nn.Module]] = [wiring.join] * (depth - 1)
+            ends.append(MembraneShortcut if last else wiring.end_of_stage)
+            blocks = [block(dim, wiring, mlp_ratio, end=end, drop_path=next(rates)) for end in ends]
+            stages.append(Stage(downsample, wiring.behind_downsample(), blocks))
+            stride = math.prod(self.strides[: index + 1])
             self.feature_info.append(FeatureInfo(channels=dim, stride=stride))
         self.stages = nn.ModuleList(stages)
-        self._initialise(norm_bias)
+        self.set_grad_checkpointing(grad_checkpointing)
+        self._initialise(norm_bias, wiring.shortcut.carries_spikes)
 
-    def _initialise(self, norm_bias: float) -> None:
+    def _initialise(self, norm_bias: float, carries_spikes: bool) -> None:
         for module in self.modules():
-            for norm in _norms_before_neurons(module):
-                nn.init.constant_(norm.bias, norm_bias)
-        # The last map starts where a LIF fires. Otherwise the neuron behind the spatial mean is
-        # silent at T = 1, and the gradient of the classifier's weight is exactly zero.
-        last = [module for module in self.modules() if isinstance(module, SpikingMLP)][-1]
-        nn.init.constant_(last.fc2.norm.bias, last.lif1.tau * last.lif1.threshold - norm_bias)
+            if isinstance(module, Downsample):
+                nn.init.constant_(module.norm.bias, norm_bias)
+            elif isinstance(module, Block):
+                for branch in module.branches():
+                    *inner, last = (m.norm for m in branch.modules() if isinstance(m, CONV_NORMS))
+                    for norm in [*inner, last] if carries_spikes else inner:
+                        nn.init.constant_(norm.bias, norm_bias)
+        # The last map starts where the LIF of a head fires. Otherwise that LIF, behind the spatial
+        # mean, is silent at T = 1, and the gradient of the classifier's weight is exactly zero.
+        carried = 0.0 if carries_spikes else norm_bias
+        nn.init.constant_(last.bias, FIRING_CURRENT - carried)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Switch gradient checkpointing on or off; named as in timm's models."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.grad_checkpointing = enable
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image batch `(B, C, H, W)` or event frames `(B, T, C, H, W)` to five membrane maps.
@@ -279,39 +177,65 @@ class MetaSpikeformer(nn.Module):
         maps = []
         for stage in self.stages:
             x = stage(x)
-            maps.append(x)
+            membrane, x = x if isinstance(x, tuple) else (x, x)
+            maps.append(membrane)
         return tuple(maps)
 
 
-def _build(defaults: dict, overrides: dict) -> MetaSpikeformer:
-    return MetaSpikeformer(**{**defaults, **overrides})
+def _choose(option: str, value: str, known: Mapping[str, Choice]) -> Choice:
+    if value not in known:
+        raise unknown_name(option, value, known)
+    return known[value]
+
+
+def _check_sizes(**sizes: Sequence[int]) -> None:
+    embed_dims, depths = tuple(sizes["embed_dims"]), tuple(sizes["depths"])
+    if len(embed_dims) != 4 or len(depths) != 5:
+        raise ValueError(
+            f"embed_dims={embed_dims} and depths={depths}; "
+            "expected 4 widths (stages 2 to 5) and 5 depths (stages 1 to 5)"
+        )
+    for name, numbers in sizes.items():
+        if not all(isinstance(number, int) and number >= 1 for number in numbers):
+            given = ", ".join(map(str, numbers))
+            raise ValueError(f"{name}={given}; expected whole numbers of at least 1")
+    if embed_dims[0] % 2:
+        raise ValueError(
+            f"embed_dims={embed_dims}; the first must be even, for stage 1 has half of it"
+        )
 
 
 @register_backbone
-def meta_spikeformer_15m(**overrides) -> MetaSpikeformer:
+def meta_spikeformer_15m(
+    embed_dims: Sequence[int] = (64, 128, 256, 360), **options
+) -> MetaSpikeformer:
     """Meta-SpikeFormer 15M of the paper: 15,112,208 parameters with 1000 classes."""
-    return _build({"embed_dims": (64, 128, 256, 360)}, overrides)
+    return MetaSpikeformer(embed_dims, **options)
 
 
 @register_backbone
-def meta_spikeformer_31m(**overrides) -> MetaSpikeformer:
+def meta_spikeformer_31m(
+    embed_dims: Sequence[int] = (96, 192, 384, 480), **options
+) -> MetaSpikeformer:
     """Meta-SpikeFormer 31M of the paper: 31,333,864 parameters with 1000 classes."""
-    return _build({"embed_dims": (96, 192, 384, 480)}, overrides)
+    return MetaSpikeformer(embed_dims, **options)
 
 
 @register_backbone
-def meta_spikeformer_55m(**overrides) -> MetaSpikeformer:
+def meta_spikeformer_55m(
+    embed_dims: Sequence[int] = (128, 256, 512, 640), **options
+) -> MetaSpikeformer:
     """Meta-SpikeFormer 55M of the paper: 55,350,248 parameters with 1000 classes."""
-    return _build({"embed_dims": (128, 256, 512, 640)}, overrides)
+    return MetaSpikeformer(embed_dims, **options)
 
 
 @register_backbone
-def meta_spikeformer_nano(**overrides) -> MetaSpikeformer:
+def meta_spikeformer_nano(
+    embed_dims: Sequence[int] = (16, 48, 96, 160),
+    depths: Sequence[int] = (1, 1, 1, 2, 1),
+    num_heads: int = 4,
+    norm_bias: float = 2.0,
+    **options,
+) -> MetaSpikeformer:
     """A small Meta-SpikeFormer for small images and machines without accelerators."""
-    defaults = {
-        "embed_dims": (16, 48, 96, 160),
-        "depths": (1, 1, 1, 2, 1),
-        "num_heads": 4,
-        "norm_bias": 2.0,
-    }
-    return _build(defaults, overrides)
+    return MetaSpikeformer(embed_dims, depths, num_heads, norm_bias=norm_bias, **options)

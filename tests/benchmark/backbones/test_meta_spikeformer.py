@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmark import build_backbone, build_classifier
-from benchmark.backbones.meta_spikeformer import MetaSpikeformer, RepConv
+from benchmark.backbones.deploy import deploy
+from benchmark.backbones.layers import RepConv
+from benchmark.backbones.meta_spikeformer import MetaSpikeformer
 from benchmark.neurons import LIF
 
 # facts of the paper's models: with 1000 classes, with a distillation head, without classifier
@@ -47,7 +51,7 @@ def test_77_lif_layers_of_which_the_8_behind_attention_fire_at_a_half():
     assert len(halves) == 8
     assert all(name.endswith("attn.attn_lif") for name in halves)
     assert {layer.threshold for layer in layers.values()} == {0.5, 1.0}
-    assert {layer.tau for layer in layers.values()} == {2.0}
+    assert {layer.dynamics.tau for layer in layers.values()} == {2.0}
 
 
 def test_maps_have_the_declared_channels_and_strides(nano: MetaSpikeformer):
@@ -99,7 +103,7 @@ def test_input_of_another_form_is_refused(nano: MetaSpikeformer, shape: tuple, m
     ("arguments", "message"),
     [
         ({"embed_dims": (32, 64)}, "expected 4 widths"),
-        ({"depths": (1, 1, 0, 1, 1)}, "each is at least 1"),
+        ({"depths": (1, 1, 0, 1, 1)}, "depths=1, 1, 0, 1, 1; expected whole numbers of at least 1"),
         ({"time_steps": 0}, "time_steps=0"),
         ({"num_heads": 5}, "96 channels cannot be split into 5 heads"),
     ],
@@ -168,6 +172,62 @@ def test_rep_conv_pads_with_batch_statistics_in_training(rep_conv: RepConv):
         expected = F.batch_norm(expected, None, None, norm.weight, norm.bias, training=True)
         found = rep_conv(frames)
     assert (found - expected).abs().max() < 1e-12
+
+
+class AnyNorm(nn.modules.batchnorm._BatchNorm):
+    """A batch norm of another kind, such as a synchronised one: it is called as it is."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_rep_conv_trains_as_its_parts_one_after_another(rep_conv: RepConv, momentum: float | None):
+    rep_conv.norm1.momentum = momentum
+    literal = copy.deepcopy(rep_conv)
+    literal.norm1.__class__ = AnyNorm
+    found = []
+    for model in (rep_conv, literal):
+        results = []
+        for seed in (1, 2):
+            frames = torch.randn(
+                5, 6, 5, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+            ).requires_grad_()
+            output = model(frames)
+            results.append(output)
+            wanted = [frames, *model.parameters()]
+            results.extend(torch.autograd.grad(output.sin().sum(), wanted))
+        found.append([*results, *model.buffers()])
+    assert rep_conv.norm1.num_batches_tracked == 2
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
+
+
+def test_rep_conv_trains_in_half_precision(rep_conv: RepConv):
+    frames = spikes(5, 6, 5, 7).float().requires_grad_()
+    grads = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = rep_conv.float()(frames)
+        assert output.dtype == (torch.bfloat16 if enabled else torch.float32)
+        grads.append(torch.autograd.grad(output.float().sin().sum(), frames)[0])
+    assert (grads[0] - grads[1]).norm() < 0.1 * grads[0].norm()
+
+
+def test_a_deployed_stem_meets_a_still_image_once():
+    torch.manual_seed(0)
+    model = build_backbone("meta_spikeformer_nano", time_steps=3).double().eval()
+    deployed = deploy(model, fold_norms=False)
+    seen: list[int] = []
+    for each in (model, deployed):
+        conv = each.stages[0].downsample.conv
+        conv.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    frames = images[:, None].repeat(1, 3, 1, 1, 1)
+    with torch.no_grad():
+        expected = model(images)
+        torch.testing.assert_close(deployed(images), expected)
+        torch.testing.assert_close(deployed(frames), expected)
+    assert seen == [6, 2, 6]
 
 
 @pytest.mark.parametrize("norm_bias", [0.0, 2.0])
