@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from benchmark.errors import UserError
 from benchmark.neurons import dynamics
@@ -98,8 +99,8 @@ def run(
     """
     if x.dim() < 1 or x.shape[0] < 1:
         raise ValueError(f"currents of shape {tuple(x.shape)}; expected (T, ...) with T at least 1")
-    if torch.compiler.is_compiling() or x.numel() == 0:
-        # An outer compiler or exporter fuses the reference itself.
+    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode() or x.numel() == 0:
+        # An outer compiler fuses the reference itself; a counter sees nothing inside a kernel.
         return _reference(d, x, leak, threshold)
     name = _requested
     if name == "auto":
@@ -207,4 +208,6 @@ def _form(name: str, direction: str, d: Dynamics, *variant: Any) -> Callable[...
         function.__globals__,
         closure=function.__closure__,
     )
-    return torch.compile(own, dynamic=True, fullgraph=True)
+    compiled = torch.compile(own, dynamic=True, fullgraph=True)
+    # of a view the compiler guards the base, too; `data` is no view
+    return lambda *tensors: compiled(*(None if x is None else x.data for x in tensors))

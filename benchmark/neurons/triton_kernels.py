@@ -119,8 +119,8 @@ def _backward_kernel(
     for t in tl.static_range(T):
         x = tl.load(x_ptr + t * x_step + at, inside, 0.0).to(tl.float32)
         h = _charge(x, v, leak, TAU, RATE, DECAY_INPUT, REST, LEVELS, LEARNT_LEAK)
-        before = before + (v,)
-        charged = charged + (h,)
+        before = before + (v,)  # type: ignore[assignment]
+        charged = charged + (h,)  # type: ignore[assignment]
         v = _reset(h, _fire(h, theta, LEVELS), theta, REST, HARD)
 
     grad_v = tl.zeros((BLOCK,), tl.float32)  # of v[t]

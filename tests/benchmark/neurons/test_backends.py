@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.energy.counter import profile_operations
 from benchmark.neurons import LIF, BackendError, available_backends, backends, use_backend
 from tests.benchmark.neurons.forms import (
     CHOSEN,
@@ -73,6 +74,13 @@ def test_compiled_keeps_the_currents_alone_for_the_backward_pass(neuron):
 
 
 @compiled
+def test_views_of_any_base_are_one_variant_to_the_compiler():
+    """Each form of the base would be another one, and the ninth an error."""
+    for rank in range(11):
+        assert_same(LIF(tau=2.5), currents(4, *[2] * rank, 50), "compiled")
+
+
+@compiled
 def test_a_compiled_neuron_inside_a_compiled_model():
     model = nn.Sequential(nn.Linear(8, 8), LIF(), nn.Linear(8, 4))
     x = currents(4, 5, 8).requires_grad_()
@@ -82,6 +90,14 @@ def test_a_compiled_neuron_inside_a_compiled_model():
     torch.testing.assert_close(actual, expected)
     (grad,) = torch.autograd.grad(actual.sum(), x)
     torch.testing.assert_close(grad, torch.autograd.grad(expected.sum(), x)[0])
+
+
+@compiled
+def test_an_operation_count_runs_whatever_the_form():
+    x = currents(4, 3, 8)
+    with use_backend("compiled"):
+        report = profile_operations(nn.Sequential(LIF(), nn.Linear(8, 2)), [x])
+    assert 0 < report.rows[0].rate < 1
 
 
 @has_triton
