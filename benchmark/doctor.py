@@ -15,7 +15,8 @@ _LIBRARY_PACKAGES = {
     "libgomp.so.1": "libgomp1",
     "libstdc++.so.6": "libstdc++6",
 }
-_REQUIRED = tuple(name for name in PACKAGES if name != "mmcv")
+_OPTIONAL = ("mmcv", "spikingjelly", "triton")
+_REQUIRED = tuple(name for name in PACKAGES if name not in _OPTIONAL)
 
 
 class Finding(NamedTuple):
@@ -48,6 +49,7 @@ def examine() -> list[Finding]:
     )
     for program, package, use in (
         ("git", "git", "records then name the commit"),
+        ("g++", "g++", "neurons and sparse convolutions are compiled with it, else slower"),
         ("chromium", "chromium chromium-driver", "the browser test needs it"),
         ("pdflatex", "texlive-latex-recommended", "the LaTeX test needs it"),
     ):

@@ -22,6 +22,8 @@ PACKAGES = (
     "mmsegmentation",
     "faster-coco-eval",
     "numpy",
+    "triton",
+    "spikingjelly",
 )
 
 

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,7 @@ from benchmark.errors import UserError
 
 SCHEMA_VERSION: Literal[1] = 1
 RECORD_NAME = "record.json"
+SPEED_RECORDS = "speed-*.json"
 
 
 class RecordError(UserError, ValueError):
@@ -29,12 +30,17 @@ class MissingResultsError(UserError, FileNotFoundError):
     """There are no results where they were looked for."""
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Base of what is written to record files."""
+
     # JSON has no nan: it would be written as null, and the record could not be read again
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Metric(_Strict):
+AnyRecord = TypeVar("AnyRecord", bound=Strict)
+
+
+class Metric(Strict):
     """One figure at full precision.
 
     Attributes:
@@ -48,7 +54,7 @@ class Metric(_Strict):
     higher_is_better: bool = True
 
 
-class BackboneInfo(_Strict):
+class BackboneInfo(Strict):
     """Which backbone ran, and with which arguments."""
 
     name: str
@@ -57,7 +63,7 @@ class BackboneInfo(_Strict):
     parameters: int = Field(description="parameters of the backbone alone")
 
 
-class DatasetInfo(_Strict):
+class DatasetInfo(Strict):
     """What was trained on and scored on.
 
     Attributes:
@@ -73,7 +79,7 @@ class DatasetInfo(_Strict):
     test_samples: int
 
 
-class Record(_Strict):
+class Record(Strict):
     """The result of one run: one (backbone, task, data set, protocol, seed).
 
     A failed run has `error` and no figures; a partial one (``--limit``) stays out of leaderboards.
@@ -136,8 +142,17 @@ def read_record(path: Path) -> Record:
     Raises:
         RecordError: the file is not a whole record of this schema.
     """
+    return read_as(Record, path)
+
+
+def read_as(kind: type[AnyRecord], path: Path) -> AnyRecord:
+    """Read a record file of one kind.
+
+    Raises:
+        RecordError: the file is not a whole record of that kind.
+    """
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -180,7 +195,7 @@ def find_records(root: Path) -> list[tuple[Path, Record]]:
     """Every record below `root` (or `root` itself, if it is a record file), sorted by path.
 
     A work folder names its records `record.json`; a folder of published records may name them
-    as it likes, one `*.json` file each.
+    as it likes, one `*.json` file each, but for `speed-*.json`: those are speed records.
 
     Raises:
         MissingResultsError: `root` does not exist.
@@ -193,4 +208,4 @@ def find_records(root: Path) -> list[tuple[Path, Record]]:
         paths = [root]
     else:
         paths = sorted(root.rglob(RECORD_NAME)) or sorted(root.glob("*.json"))
-    return [(path, read_record(path)) for path in paths]
+    return [(path, read_record(path)) for path in paths if not path.match(SPEED_RECORDS)]

@@ -6,8 +6,7 @@ them a row of weights is added, without a multiplication: work in proportion to 
 CPU, float32, inference; `event_conv.cpp` is compiled on first use.
 
 Whether that beats a dense convolution depends on the layer, its rate and the machine, so
-`use_event_convs` measures and chooses. Memory matters as much: set `THP_MEM_ALLOC_ENABLE=1` (huge
-pages for PyTorch's tensors, Linux) before a process starts that handles large maps in either form.
+`use_event_convs` measures and chooses.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from benchmark.report.render import print_tables, to_csv, to_latex, to_markdown
 from benchmark.report.site import build_site
+from benchmark.report.speed import speed_table, work_tables
 from benchmark.report.tables import Table, make_tables
 from benchmark.report.write import Report, write_report
 
@@ -11,8 +12,10 @@ __all__ = [
     "build_site",
     "make_tables",
     "print_tables",
+    "speed_table",
     "to_csv",
     "to_latex",
     "to_markdown",
+    "work_tables",
     "write_report",
 ]

@@ -11,7 +11,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from benchmark.report.grouping import Group
 from benchmark.results import Record
@@ -53,7 +53,23 @@ class Figure:
         return str(self.runs) if self.runs > 1 else ""
 
 
-Cell = str | Figure | None
+@dataclass(frozen=True)
+class Spread:
+    """Ratios of the rounds of one measurement, shown as their median and range.
+
+    >>> Spread((1.5, 1.0, 4.0)).mid
+    1.5
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mid(self) -> float:
+        """Their median."""
+        return statistics.median(self.values)
+
+
+Cell = str | Figure | Spread | None
 
 
 @dataclass(frozen=True)
@@ -63,9 +79,9 @@ class Column:
     Attributes:
         key: its name in CSV, where figures stand unscaled.
         title: its heading.
-        of: the cell of one group of records.
+        of: the cell of one group of records, or of whatever else the table has a row for.
         kind: a text; a setting of the run (time steps, images); a figure that seeds share
-            (parameters); or a measured figure, which varies with the seed.
+            (parameters); a measured figure, which varies with the seed; or a spread.
         scale: a figure is shown as value * scale.
         decimals: how many decimals to show, or None for four significant digits.
         higher_is_better: which way is up, or None where neither is.
@@ -74,8 +90,8 @@ class Column:
 
     key: str
     title: str
-    of: Callable[[Group], Cell]
-    kind: Literal["text", "setting", "constant", "measured"] = "measured"
+    of: Callable[[Any], Cell]
+    kind: Literal["text", "setting", "constant", "measured", "spread"] = "measured"
     scale: float = 1.0
     decimals: int | None = None
     higher_is_better: bool | None = None
@@ -84,7 +100,7 @@ class Column:
     @property
     def is_figure(self) -> bool:
         """Whether its cells are results, each of which leads to its record."""
-        return self.kind in ("constant", "measured")
+        return self.kind in ("constant", "measured", "spread")
 
     def shown(self, figure: Figure) -> tuple[str, str | None]:
         """The mean and, of several values, the standard deviation, rounded alike."""
@@ -101,6 +117,12 @@ class Column:
             return MISSING
         if isinstance(cell, str):
             return cell
+        if isinstance(cell, Spread):
+            low, mid, high = (
+                self.shown(Figure((value,)))[0]
+                for value in (min(cell.values), cell.mid, max(cell.values))
+            )
+            return f"{mid} ({low}–{high})"
         mean, deviation = self.shown(cell)
         spread = "" if deviation is None else f" ± {deviation}"
         return f"{mean}{spread} ({cell.count})" if cell.count else f"{mean}{spread}"

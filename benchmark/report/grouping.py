@@ -7,16 +7,19 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from benchmark.results import Record
+from benchmark.speed.record import SpeedRecord
+
+AnyRecord = TypeVar("AnyRecord", Record, SpeedRecord)
 
 
-class Source(NamedTuple):
+class Source(NamedTuple, Generic[AnyRecord]):
     """A record and the file that it was read from."""
 
     path: Path
-    record: Record
+    record: AnyRecord
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Group:
         label: the backbone's name, with what tells it from another group that reads the same.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[Source[Record], ...]
     label: str
 
     @property
@@ -48,8 +51,8 @@ class Selection:
     """
 
     groups: tuple[Group, ...]
-    failures: tuple[Source, ...]
-    superseded: tuple[Source, ...]
+    failures: tuple[Source[Record], ...]
+    superseded: tuple[Source[Record], ...]
 
 
 def select(records: Iterable[tuple[Path, Record]]) -> Selection:
@@ -64,7 +67,7 @@ def select(records: Iterable[tuple[Path, Record]]) -> Selection:
     members: dict[str, list[Source]] = defaultdict(list)
     for source in finished:
         members[_experiment(source.record)].append(source)
-    groups: list[tuple[Source, ...]] = []
+    groups: list[tuple[Source[Record], ...]] = []
     for sources in members.values():
         sources.sort(key=lambda source: source.record.seed)
         if len({source.record.seed for source in sources}) == len(sources):
@@ -112,8 +115,8 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _labelled(groups: list[tuple[Source, ...]]) -> list[Group]:
-    twins: dict[tuple, list[tuple[Source, ...]]] = defaultdict(list)
+def _labelled(groups: list[tuple[Source[Record], ...]]) -> list[Group]:
+    twins: dict[tuple, list[tuple[Source[Record], ...]]] = defaultdict(list)
     for sources in groups:
         twins[_visible(sources[0].record)].append(sources)
     labelled = []

@@ -6,22 +6,29 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from benchmark.report.columns import MISSING, Cell, Column, Figure
+from benchmark.report.columns import MISSING, Cell, Column, Figure, Spread
 from benchmark.report.grouping import Group, Source
 from benchmark.report.tables import Row, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as RichTable
 
 SPREAD_NOTE = "Over several seeds: mean ± sample standard deviation (number of seeds)."
 EMPTY_NOTE = "No finished run."
 LONGEST_ERROR = 200
-NOT_IN_TERMINAL = {"split", "test_images", "counted_images", "seeds"}
+NOT_IN_TERMINAL = frozenset(
+    {
+        *("split", "test_images", "counted_images", "seeds"),
+        *("batch_size", "image_size", "latency_p95_s", "device"),
+        *("working_memory_bytes", "memory_share"),
+    }
+)
 
 
 def failure_text(source: Source) -> str:
@@ -73,6 +80,8 @@ def to_markdown(table: Table, base: Path) -> str:
     for source in table.superseded:
         link = _markdown_link(source.record.key, source, base)
         lines.append(f"- left out, as a newer record of the same run exists: {link}")
+    if table.notes:
+        lines += ["", *(f"- {_markdown_text(note)}" for note in table.notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -94,7 +103,8 @@ def to_csv(table: Table, base: Path) -> str:
     """All rows at full precision and in base units, failed runs with empty figures.
 
     A measured figure takes two fields: the mean over seeds and, with the suffix `_std`, its
-    sample standard deviation. A missing figure is an empty field. Paths are as seen from `base`.
+    sample standard deviation. A spread takes three: the median, and with the suffixes `_low` and
+    `_high` its range. A missing figure is an empty field. Paths are as seen from `base`.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -120,15 +130,21 @@ def to_csv(table: Table, base: Path) -> str:
     return stream.getvalue()
 
 
+_CSV_SUFFIXES = {"measured": ("", "_std"), "spread": ("", "_low", "_high")}
+
+
 def _csv_names(column: Column) -> list[str]:
-    return [column.key, f"{column.key}_std"] if column.kind == "measured" else [column.key]
+    return [column.key + suffix for suffix in _CSV_SUFFIXES.get(column.kind, ("",))]
 
 
 def _csv_fields(column: Column, cell: Cell) -> list[str]:
+    if isinstance(cell, Spread):
+        return [repr(value) for value in (cell.mid, min(cell.values), max(cell.values))]
+    width = len(_csv_names(column))
     if not isinstance(cell, Figure):
-        return [cell or "", ""][: len(_csv_names(column))]
+        return [cell or "", *[""] * (width - 1)]
     deviation = "" if cell.deviation is None else repr(cell.deviation)
-    return [repr(cell.mean), deviation][: len(_csv_names(column))]
+    return [repr(cell.mean), deviation][:width]
 
 
 def _csv_sources(sources: tuple[Source, ...], status: str, error: str, base: Path) -> list[str]:
@@ -173,6 +189,7 @@ def to_latex(table: Table, base: Path) -> str:
     for source in table.failures:
         lines.append(f"  % record: {_one_line(relative(source.path, base))}")
         lines.append(rf"  \par\smallskip {_latex_text(failure_text(source))}")
+    lines += [rf"  \par\smallskip {_latex_text(note)}" for note in table.notes]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
@@ -219,10 +236,16 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def print_tables(tables: Iterable[Table], console: Console) -> None:
-    """Print tables to a Rich console, each failed run once; empty tables are passed over."""
-    from rich import box
-    from rich.table import Table as RichTable
+def print_tables(
+    tables: Iterable[Table], console: Console, hidden: Collection[str] = NOT_IN_TERMINAL
+) -> None:
+    """Print tables to a Rich console, each failed run once; empty tables are passed over.
+
+    Args:
+        tables: what to print.
+        console: where.
+        hidden: keys of columns to leave out, as they hardly fit.
+    """
     from rich.text import Text
 
     failures: dict[Path, Source] = {}
@@ -230,18 +253,27 @@ def print_tables(tables: Iterable[Table], console: Console) -> None:
     for table in tables:
         failures |= {source.path: source for source in table.failures}
         has_spread |= any(row.has_spread for row in table.rows)
-        if not table.rows:
-            continue
-        columns = [column for column in table.columns if column.key not in NOT_IN_TERMINAL]
-        shown = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
-        for column in columns:
-            justify: Literal["left", "right"] = "left" if column.kind == "text" else "right"
-            shown.add_column(Text(column.title), justify=justify, overflow="fold")
-        for row in table.rows:
-            cells = [Text(backbone_text(row, column)) for column in columns]
-            shown.add_row(*cells, style="dim" if row.partial else "")
-        console.print(shown)
+        if table.rows:
+            console.print(_rich_table(table, hidden))
+        for note in table.notes:
+            console.print(Text(note, style="dim"))
     if has_spread:
         console.print(Text(SPREAD_NOTE, style="dim"))
     for source in failures.values():
         console.print(Text(failure_text(source), style="red"))
+
+
+def _rich_table(table: Table, hidden: Collection[str]) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    columns = [column for column in table.columns if column.key not in hidden]
+    shown = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        justify: Literal["left", "right"] = "left" if column.kind == "text" else "right"
+        shown.add_column(Text(column.title), justify=justify, overflow="fold")
+    for row in table.rows:
+        cells = [Text(backbone_text(row, column)) for column in columns]
+        shown.add_row(*cells, style="dim" if row.partial else "")
+    return shown

@@ -14,9 +14,10 @@ from urllib.parse import quote
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from benchmark.report.columns import MISSING, Cell, Column, Figure
+from benchmark.report.columns import MISSING, Cell, Column, Figure, Spread
 from benchmark.report.grouping import Group, Selection, Source, select
 from benchmark.report.render import SPREAD_NOTE, failure_text, relative
+from benchmark.report.speed import speed_table
 from benchmark.report.tables import (
     Row,
     Table,
@@ -27,6 +28,7 @@ from benchmark.report.tables import (
 )
 from benchmark.report.write import read_sources
 from benchmark.results import write_atomically
+from benchmark.speed.record import SpeedRecord
 
 TITLE = "Spiking vision backbones"
 LINE_WIDTH = 100
@@ -53,22 +55,24 @@ class SiteCell:
 
 @dataclass(frozen=True)
 class Board:
-    """The leaderboard of one task.
+    """The leaderboard of one task, or of speed.
 
     Attributes:
-        rows: for each row its data set and its cells.
+        rows: for each row its data set (of speed, its device) and its cells.
         left_out: a line for each run that is not shown, saying why.
         summary: the same in one line.
         plot: accuracy against energy, or None where no row has both.
         undrawn: how many rows the plot has no point of.
+        choice: what the rows can be filtered by.
     """
 
     table: Table
     rows: list[tuple[str, list[SiteCell]]]
     left_out: list[str]
     summary: str
-    plot: dict[str, Any] | None
-    undrawn: int
+    plot: dict[str, Any] | None = None
+    undrawn: int = 0
+    choice: str = "data set"
 
 
 def build_site(sources: list[Path], out: Path, title: str = TITLE) -> Path:
@@ -87,10 +91,14 @@ def build_site(sources: list[Path], out: Path, title: str = TITLE) -> Path:
     from plotly.offline import get_plotlyjs
 
     page = Path(out) if Path(out).suffix == ".html" else Path(out) / "index.html"
-    selection = select(read_sources([Path(source) for source in sources]))
+    records, speeds = read_sources([Path(source) for source in sources])
+    selection = select(records)
     estimators = _estimators(selection.groups)
     boards = _boards(selection, next(iter(estimators), None))
-    shown = [source for board in boards for row in board.table.rows for source in row.sources]
+    if speeds:
+        boards.append(_speed_board(speeds))
+    rows = [row for board in boards for row in board.table.rows]
+    shown = {_anchor(source): source for row in rows for source in row.sources}
     environment = Environment(
         loader=PackageLoader("benchmark.report"),
         autoescape=True,
@@ -103,8 +111,12 @@ def build_site(sources: list[Path], out: Path, title: str = TITLE) -> Path:
         boards=boards,
         estimators=estimators,
         spread_note=SPREAD_NOTE,
-        records=[(_anchor(source), source.record, _pretty_record(source)) for source in shown],
-        paths={source.record.key: relative(source.path, page.parent) for source in shown},
+        speeds=bool(speeds),
+        records=[
+            (anchor, source.record.backbone_name, _about(source), _pretty_record(source))
+            for anchor, source in shown.items()
+        ],
+        paths={anchor: relative(one.path, page.parent) for anchor, one in shown.items()},
         plots=[board.plot for board in boards if board.plot],
         plotly=get_plotlyjs(),
     )
@@ -159,6 +171,15 @@ def _board(table: Table, chosen: Selection, estimator: str | None) -> Board:
     )
 
 
+def _speed_board(speeds: list[tuple[Path, SpeedRecord]]) -> Board:
+    table = speed_table(speeds)
+    rows = [
+        (str(row.cells["device"]), [_site_cell(c, row) for c in table.columns])
+        for row in table.rows
+    ]
+    return Board(table, rows, left_out=[], summary="", choice="device")
+
+
 def _left_out_text(reason: str, source: Source) -> str:
     record = source.record
     return f"{record.backbone_name}, {record.protocol}, seed {record.seed}: {reason}"
@@ -187,6 +208,8 @@ def _site_cell(column: Column, row: Row) -> SiteCell:
 
 
 def _sort_value(cell: Cell) -> str:
+    if isinstance(cell, Spread):
+        return repr(cell.mid)
     return repr(cell.mean) if isinstance(cell, Figure) else cell or ""
 
 
@@ -202,7 +225,8 @@ def _links(row: Row) -> tuple[Link, ...]:
 
 
 def _anchor(source: Source) -> str:
-    return f"record-{source.record.key}"
+    kind = "speed" if isinstance(source.record, SpeedRecord) else "record"
+    return f"{kind}-{source.record.key}"
 
 
 def _plot(
@@ -240,6 +264,20 @@ def _plot(
         "traces": [{"name": name, "points": points} for name, points in traces.items()],
     }
     return plot, len(rows) - sum(len(points) for points in traces.values())
+
+
+def _about(source: Source) -> str:
+    """What a record is of, in a few words."""
+    record = source.record
+    if isinstance(record, SpeedRecord):
+        settings = record.settings
+        return (
+            f"speed, {record.device}, T = {settings.time_steps}, batch {settings.batch_size}, "
+            f"{settings.image_size} pixels"
+        )
+    steps = f"T = {record.backbone.time_steps}, " if record.backbone else ""
+    dataset = record.dataset.name if record.dataset else "no data set"
+    return f"{record.task}, {dataset}, {record.protocol}, {steps}seed {record.seed}"
 
 
 def _pretty_record(source: Source) -> str:

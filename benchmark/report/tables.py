@@ -25,15 +25,17 @@ from benchmark.results import Record
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its cells by column key, and the records that they come from, by seed."""
+    """One row.
+
+    Attributes:
+        cells: by column key.
+        sources: the records that they come from, by seed.
+        partial: whether it comes from limited runs.
+    """
 
     cells: dict[str, Cell]
     sources: tuple[Source, ...]
-
-    @property
-    def partial(self) -> bool:
-        """Whether it comes from limited runs."""
-        return any(source.record.partial for source in self.sources)
+    partial: bool = False
 
     @property
     def has_spread(self) -> bool:
@@ -51,6 +53,7 @@ class Table:
         name: the stem of its files.
         failures: runs of its tasks that failed; listed below it.
         superseded: older records of runs that a newer record holds; listed below it.
+        notes: sentences that stand below it.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Table:
     rows: tuple[Row, ...]
     failures: tuple[Source, ...] = ()
     superseded: tuple[Source, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def make_tables(records: Iterable[tuple[Path, Record]]) -> list[Table]:
@@ -118,7 +122,9 @@ def of_task(task: str, selection: Selection) -> Selection:
 
 def _table(name: str, title: str, columns: tuple[Column, ...], selection: Selection) -> Table:
     rows = tuple(
-        Row({column.key: column.of(group) for column in columns}, group.sources)
+        Row(
+            {column.key: column.of(group) for column in columns}, group.sources, group.first.partial
+        )
         for group in selection.groups
     )
     return Table(name, title, columns, rows, selection.failures, selection.superseded)

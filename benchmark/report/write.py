@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmark.report.render import to_csv, to_latex, to_markdown
-from benchmark.report.tables import Table, make_tables
+from benchmark.report.speed import speed_table
+from benchmark.report.tables import Table, make_tables, with_unique_names
 from benchmark.results import MissingResultsError, Record, find_records, write_atomically
+from benchmark.speed.record import SpeedRecord, find_speed_records
 
 RENDERERS = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex}
 
@@ -20,7 +23,14 @@ class Report:
     paths: list[Path]
 
 
-def read_sources(sources: list[Path]) -> list[tuple[Path, Record]]:
+class Sources(NamedTuple):
+    """What was read: pairs of a file's path and its record."""
+
+    records: list[tuple[Path, Record]]
+    speeds: list[tuple[Path, SpeedRecord]]
+
+
+def read_sources(sources: list[Path]) -> Sources:
     """The records below each of `sources`.
 
     Raises:
@@ -28,11 +38,16 @@ def read_sources(sources: list[Path]) -> list[tuple[Path, Record]]:
         RecordError: a file is not a whole record.
         MissingResultsError: there is no record at all.
     """
-    records = [pair for source in sources for pair in find_records(source)]
-    if not records:
+    read = Sources(
+        [pair for source in sources for pair in find_records(source)],
+        [pair for source in sources for pair in find_speed_records(source)],
+    )
+    if not any(read):
         places = ", ".join(str(source) for source in sources) or "no folder at all"
-        raise MissingResultsError(f"no result record in {places}; run `spikebench run` first")
-    return records
+        raise MissingResultsError(
+            f"no result record in {places}; run `spikebench run` first, or `spikebench speed`"
+        )
+    return read
 
 
 def write_report(work_dir: Path, out: Path | None = None) -> Report:
@@ -48,7 +63,9 @@ def write_report(work_dir: Path, out: Path | None = None) -> Report:
         MissingResultsError: there is no record at all.
     """
     work_dir = Path(work_dir)
-    tables = make_tables(read_sources([work_dir]))
+    records, speeds = read_sources([work_dir])
+    tables = [*make_tables(records), *([speed_table(speeds)] if speeds else [])]
+    tables = with_unique_names(tables)
     if out is None:
         out = (work_dir if work_dir.is_dir() else work_dir.parent) / "report"
     texts = {
@@ -56,7 +73,8 @@ def write_report(work_dir: Path, out: Path | None = None) -> Report:
         for table in tables
         for suffix, render in RENDERERS.items()
     }
-    whole = [to_markdown(table, out) for table in tables if table.rows or table.failures]
+    shown = [table for table in tables if table.rows or table.failures or table.notes]
+    whole = [to_markdown(table, out) for table in shown]
     texts[out / "report.md"] = "\n".join(["# Results\n", *whole])
     for path, text in texts.items():
         write_atomically(path, text)

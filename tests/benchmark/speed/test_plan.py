@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmark.errors import UserError
+from benchmark.speed import plan
+from benchmark.speed.plan import plan_contenders
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch):
+    """A machine with two backends that work, one that does not, and one peer."""
+    reasons = {"reference": None, "compiled": None, "triton": "no GPU"}
+    monkeypatch.setattr(plan, "available_backends", lambda device: reasons)
+    monkeypatch.setattr(plan.spikingjelly, "peers", lambda device: ["spikingjelly-torch"])
+
+
+def labels(contenders, work: str) -> list[str]:
+    return [one.label for one in contenders if one.work == work]
+
+
+def test_by_default_all_that_works_is_measured_in_both_modes():
+    found = plan_contenders("cpu")
+    assert [(one.work, one.label) for one in found] == [
+        ("inference", "reference, float32"),
+        ("inference", "compiled, float32"),
+        ("matmul inference", "float32"),
+        ("matmul inference", "bfloat16"),
+        ("training", "reference, float32"),
+        ("training", "compiled, float32"),
+    ]
+
+
+def test_the_peer_comes_first_and_stays_as_coded():
+    found = plan_contenders(
+        "cpu", "spikingjelly", backends=["compiled"], forms=["dense", "paper"], layer=True
+    )
+    assert labels(found, "inference") == [
+        "spikingjelly-torch, float32",
+        "compiled, float32, dense",
+        "compiled, float32, paper",
+    ]
+    others = ["spikingjelly-torch, float32", "compiled, float32"]
+    assert labels(found, "training") == others
+    assert labels(found, "LIF inference") == others
+    assert labels(found, "LIF training") == others
+
+
+def test_the_event_driven_form_has_one_layout_and_precision():
+    found = plan_contenders(
+        "cpu",
+        modes=["inference"],
+        backends=["compiled"],
+        precisions=["float32", "bfloat16"],
+        forms=["event"],
+        channels_last=[False, True],
+    )
+    assert labels(found, "inference") == ["compiled, float32, event, channels last"]
+    with pytest.raises(UserError, match="form 'event' has no kernel for cuda"):
+        plan_contenders("cuda", forms=["event"])
+
+
+def test_precisions_and_layouts_multiply_and_checkpointing_adds():
+    found = plan_contenders(
+        "cpu",
+        modes=["train"],
+        backends=["compiled"],
+        precisions=["bfloat16", "float32"],
+        channels_last=[True, False],
+        grad_checkpointing=True,
+    )
+    plain = [
+        "compiled, bfloat16, channels last",
+        "compiled, bfloat16",
+        "compiled, float32, channels last",
+        "compiled, float32",
+    ]
+    assert labels(found, "training") == plain + [f"{one}, gradient checkpointing" for one in plain]
+    assert len(found) == 8
+
+
+def test_what_is_named_twice_is_measured_once():
+    named = {"modes": ["train"] * 2, "backends": ["compiled"] * 2, "channels_last": [True, True]}
+    assert len(plan_contenders("cpu", **named)) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"backends": ["compild"]}, "unknown neuron backend 'compild'; did you mean 'compiled'?"),
+        ({"backends": ["triton"]}, "neuron backend 'triton' cannot run here: no GPU"),
+        ({"precisions": ["float16"]}, "unknown precision 'float16'; did you mean"),
+        ({"forms": ["papers"]}, "unknown form 'papers'; did you mean 'paper'"),
+        ({"modes": ["test"]}, "unknown mode 'test'; known: inference, train"),
+        ({"against": "norse"}, "unknown neurons to measure against 'norse'; known: compiled, "),
+        ({"against": "compiled", "backends": ["reference"]}, "measure against 'compiled'"),
+    ],
+)
+def test_what_is_unknown_or_does_not_work_is_one_line(asked: dict, message: str):
+    with pytest.raises(UserError) as caught:
+        plan_contenders("cpu", **asked)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

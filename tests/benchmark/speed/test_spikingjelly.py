@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import builtins
+
+import pytest
+import torch
+from torch import nn
+
+from benchmark.backbones import build_classifier
+from benchmark.errors import UserError
+from benchmark.neurons import LIF, PLIF, use_backend
+from benchmark.speed import spikingjelly
+
+
+def test_where_it_is_missing_one_line_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(spikingjelly, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="not installed: pip install 'spikingjelly>=2', or leave"):
+        spikingjelly.peers("cpu")
+
+
+def test_it_is_not_imported_before_it_is_needed(monkeypatch: pytest.MonkeyPatch):
+    imported = builtins.__import__
+
+    def refuse(name: str, *others):
+        assert not name.startswith("spikingjelly"), name
+        return imported(name, *others)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ValueError, match="Linear has no neuron of benchmark.neurons"):
+        spikingjelly.replace_neurons(nn.Linear(2, 2))
+
+
+class TestReplacement:
+    @pytest.fixture(autouse=True)
+    def installed(self):
+        pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed")
+
+    def test_gives_the_same_spikes_and_gradients(self):
+        ours = LIF(tau=3.0, threshold=0.5, alpha=2.0, detach_reset=False, surrogate="arctan")
+        theirs = spikingjelly.lif_node(ours)
+        x = (2 * torch.randn(5, 64)).requires_grad_()
+        weight = torch.randn(5, 64)
+        with use_backend("reference"):
+            spikes = ours(x)
+        expected = torch.autograd.grad((spikes * weight).sum(), x)[0]
+        assert torch.equal(theirs(x), spikes)
+        spikingjelly.reset(theirs)
+        found = torch.autograd.grad((theirs(x) * weight).sum(), x)[0]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+    def test_leaves_none_of_ours_and_keeps_the_weights(self):
+        model = build_classifier("meta_spikeformer_nano", 10, 2).eval()
+        images = torch.randn(2, 3, 32, 32)
+        weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+        with torch.no_grad(), use_backend("reference"):
+            expected = model(images)
+            layers = sum(isinstance(module, LIF) for module in model.modules())
+            assert spikingjelly.replace_neurons(model) is model
+            assert not any(isinstance(module, LIF) for module in model.modules())
+            assert sum(hasattr(module, "v_threshold") for module in model.modules()) == layers
+            for _ in range(2):  # after a reset it begins anew
+                spikingjelly.reset(model)
+                assert torch.equal(model(images), expected)
+        assert all(torch.equal(weights[name], w) for name, w in model.state_dict().items())
+
+    def test_refuses_what_it_cannot_stand_for(self):
+        with pytest.raises(ValueError, match=r"^1 is PLIF\(.*can only stand for a LIF"):
+            spikingjelly.replace_neurons(nn.Sequential(LIF(), PLIF()))
+        with pytest.raises(ValueError, match="can only stand for a LIF"):
+            spikingjelly.lif_node(LIF(learn_threshold=True))
+        with pytest.raises(ValueError, match="surrogate 'triangular'; expected one of sigmoid"):
+            spikingjelly.lif_node(LIF(surrogate="triangular"))
+
+    def test_runs_here(self):
+        assert spikingjelly.peers("cpu") == ["spikingjelly-torch"]
