@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.errors import UserError
+from benchmark.process import settle_process
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,29 +104,44 @@ def _print_plan(suite: Path, work_dir: Path, overrides: list[str], limit: int | 
     _console().print(table)
 
 
-@app.command("list", epilog="Example: spikebench list backbones")
+@app.command("list", epilog="Example: spikebench list backbones meta_spikeformer_15m")
 def list_(
     what: Annotated[str, typer.Argument(help="backbones or tasks")] = "backbones",
+    name: Annotated[str | None, typer.Argument(help="Only the one of this name.")] = None,
 ) -> None:
-    """List the registered backbones or tasks, those of other installed packages included."""
+    """List the registered backbones with their options, or the tasks with their metrics.
+
+    Those of other installed packages are included.
+    """
+    import inspect
+
+    from rich.markup import escape
+
     from benchmark.registry import BACKBONES, TASKS, unknown_name
 
     if what == "tasks":
         table = _table("task", "metrics")
-        for name in TASKS.names():
-            table.add_row(name, ", ".join(TASKS.get(name).metrics))  # type: ignore[attr-defined]
+        for task in [name] if name else TASKS.names():
+            table.add_row(task, ", ".join(TASKS.get(task).metrics))  # type: ignore[attr-defined]
+        _console().print(table)
     elif what == "backbones":
-        import inspect
-
         from benchmark.backbones import list_backbones
+        from benchmark.backbones.options import option_tables
 
+        names = [name] if name else list_backbones()
         table = _table("backbone", "about")
-        for name in list_backbones():
-            about = (inspect.getdoc(BACKBONES.get(name)) or "").split("\n")[0]
-            table.add_row(name, about)
+        for backbone in names:
+            about = (inspect.getdoc(BACKBONES.get(backbone)) or "").split("\n")[0]
+            table.add_row(backbone, escape(about))
+        _console().print(table)
+        for backbones, options in option_tables(names):
+            print(f"options of {', '.join(backbones)}:")
+            table = _table("option", "values", "default", "about")
+            for option in options:
+                table.add_row(*map(escape, option))
+            _console().print(table)
     else:
         raise unknown_name("list", what, ("backbones", "tasks"))
-    _console().print(table)
 
 
 @app.command(epilog="Example: spikebench check meta_spikeformer_nano")
@@ -132,12 +149,15 @@ def check(
     name: Annotated[str, typer.Argument(help="A registered backbone.")],
 ) -> None:
     """Check that a backbone keeps the contract; exits with 1 if it does not."""
+    from rich.markup import escape
+
     from benchmark.backbones.contract import check_backbone
 
     report = check_backbone(name)
-    table = _table("clause", "result", "reason")
+    table = _table("clause", "result", "reason", "place")
     for clause in report.clauses:
-        table.add_row(clause.name, "passed" if clause.passed else "FAILED", clause.reason)
+        result = "FAILED" if clause.result == "failed" else clause.result
+        table.add_row(clause.name, result, escape(clause.reason), escape(clause.place))
     _console().print(table)
     if not report.ok:
         raise typer.Exit(1)
@@ -149,7 +169,9 @@ def profile(
     time_steps: Annotated[int, typer.Option(min=1, help="T.")] = 1,
     image_size: Annotated[int, typer.Option(min=1, help="Pixels each side.")] = 224,
     images: Annotated[int, typer.Option(min=1, help="How many random images.")] = 1,
-    num_classes: Annotated[int, typer.Option(min=1, help="Classes of the classifier.")] = 1000,
+    num_classes: Annotated[
+        int, typer.Option(min=1, help="Classes of the classifier, where weights do not say.")
+    ] = 1000,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the classifier; random without.")
     ] = None,
@@ -162,12 +184,13 @@ def profile(
     import torch
 
     from benchmark.backbones import build_classifier
-    from benchmark.backbones.weights import load_weights
+    from benchmark.backbones.weights import head_arguments, load_weights
     from benchmark.energy.counter import profile_operations
     from benchmark.energy.estimators import energies, load_estimators
 
     generator = torch.Generator().manual_seed(0)
-    model = build_classifier(name, num_classes, time_steps)
+    head = {} if weights is None else head_arguments(weights)
+    model = build_classifier(name, time_steps=time_steps, **{"num_classes": num_classes, **head})
     if weights is not None:
         load_weights(model, weights)
     batches = (
@@ -192,6 +215,144 @@ def profile(
     estimators = load_estimators()
     for estimator, millijoules in energies(report).items():
         print(f"energy {estimator}: {millijoules:.4f} mJ ({estimators[estimator].title})")
+
+
+@app.command(epilog="Example: spikebench speed meta_spikeformer_15m --against spikingjelly")
+def speed(
+    name: Annotated[str, typer.Argument(help="A registered backbone.")],
+    against: Annotated[
+        str, typer.Option(help="What ratios are to: spikingjelly, or one of our backends.")
+    ] = "",
+    time_steps: Annotated[int, typer.Option(min=1, help="T.")] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 4,
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels each side.")] = 224,
+    num_classes: Annotated[int, typer.Option(min=1, help="Classes of the classifier.")] = 1000,
+    mode: Annotated[
+        list[str] | None, typer.Option(help="inference or train; may be repeated; default both.")
+    ] = None,
+    backends: Annotated[
+        str, typer.Option(help="Forms of our neurons, as reference,compiled; default all.")
+    ] = "",
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="float32 (default) or bfloat16 (autocast); may be repeated."),
+    ] = None,
+    channels_last: Annotated[
+        list[bool] | None,
+        typer.Option(
+            "--channels-last/--no-channels-last", help="Layout of maps in memory; may be both."
+        ),
+    ] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of the model in inference: as-coded (default), the deploy forms dense and "
+            "paper, or event (dense, and convolutions that skip zeros); may be repeated."
+        ),
+    ] = None,
+    grad_checkpointing: Annotated[
+        bool, typer.Option("--grad-checkpointing", help="Also train with gradient checkpointing.")
+    ] = False,
+    layer: Annotated[
+        bool, typer.Option("--layer", help="Also measure one LIF layer on (T, B, 128, 56, 56).")
+    ] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds, one turn each a contender.")] = 10,
+    out: Annotated[Path, typer.Option(help="Where the record goes.")] = Path("work_dirs/speed"),
+) -> None:
+    """Measure inference and training in turns: speed, memory, and the distance to a dense floor.
+
+    Exits with 1 if a contender failed, 130 if interrupted.
+    """
+    from benchmark.report import print_tables, work_tables
+    from benchmark.speed.measure import measure_speed
+    from benchmark.speed.plan import device_type, plan_contenders
+    from benchmark.speed.record import Settings, write_speed_record
+
+    settings = Settings(
+        backbone_name=name,
+        time_steps=time_steps,
+        batch_size=batch_size,
+        image_size=image_size,
+        num_classes=num_classes,
+        device=device_type(),
+    )
+    contenders = plan_contenders(
+        settings.device,
+        against,
+        mode or (),
+        backends.split(",") if backends else (),
+        precision or (),
+        form or (),
+        channels_last or (),
+        grad_checkpointing,
+        layer,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what schedulers send
+    try:
+        record = measure_speed(settings, contenders, repeats, against)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was recorded", file=sys.stderr)
+        raise typer.Exit(130) from None
+    path = write_speed_record(record, out)
+    print_tables(work_tables(path, record), _console(), hidden=())
+    print(f"record: {path}")
+    if record.failures:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: spikebench convert 15M.pth meta_spikeformer_15m.safetensors")
+def convert(
+    source: Annotated[Path, typer.Argument(help="Weights in any layout that is known.")],
+    destination: Annotated[Path, typer.Argument(help="A .safetensors file.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write weights as safetensors in this project's layout; published names are translated.
+
+    Only tensors are read, and no code from the source is run.
+    """
+    from benchmark.backbones.convert import convert_weights
+
+    done = convert_weights(source, destination, force)
+    print(f"{destination}: {done.tensors} tensors, {done.parameters:,} parameters")
+    if done.left_out:
+        print(f"left out: {done.left_out} tensors that are no part of the model")
+    print(f"fits: {done.fits or 'no registered backbone by its default arguments'}")
+
+
+@app.command(epilog="Example: spikebench export meta_spikeformer_15m 15m.onnx --weights 15m.pth")
+def export(
+    name: Annotated[str, typer.Argument(help="A registered backbone.")],
+    destination: Annotated[Path, typer.Argument(help="An .onnx file.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights of the classifier, or of the backbone alone; random without."),
+    ] = None,
+    form: Annotated[
+        str, typer.Option(help="dense: fastest on dense hardware; paper: all convolutions fused.")
+    ] = "dense",
+    time_steps: Annotated[int, typer.Option(min=1, help="T.")] = 1,
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels each side.")] = 224,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write the deploy form of a model as ONNX, for any batch, once onnxruntime agrees with it.
+
+    Batch norms are folded, T and the image size fixed. Random weights are of 1000 classes.
+    """
+    from benchmark.backbones import build_backbone, build_classifier
+    from benchmark.backbones.export import export_onnx
+    from benchmark.backbones.weights import head_arguments, load_weights
+
+    if destination.suffix != ".onnx":
+        raise UserError(f"destination {destination}; expected a name that ends in .onnx")
+    if destination.exists() and not force:
+        raise UserError(f"{destination} exists; use --force to replace it")
+    head = {"num_classes": 1000} if weights is None else head_arguments(weights)
+    build = build_classifier if head else build_backbone
+    model = build(name, time_steps=time_steps, **head)
+    if weights is not None:
+        load_weights(model, weights)
+    export_onnx(model, destination, (3, image_size, image_size), form)
+    print(f"{destination}: {form} form, T = {time_steps}, onnxruntime agrees with it")
 
 
 @app.command(epilog="Example: spikebench report work_dirs/quickstart")
@@ -260,8 +421,7 @@ def _table(*columns: str) -> Table:
 
 def main() -> None:
     """Run the command; a wrong request becomes one line and a non-zero exit."""
-    # Idle OpenMP threads spin: beside another busy process, training was 100 times slower.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    settle_process()
     logger = logging.getLogger("spikebench")
     logger.setLevel(logging.INFO)
     handler = logging.StreamHandler()

@@ -6,8 +6,6 @@ temporary name first and then renamed, so that a reader never sees half of one.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.energy.operations import OperationReport
 from benchmark.errors import UserError
+from benchmark.files import write_atomically
 
 SCHEMA_VERSION: Literal[1] = 1
 RECORD_NAME = "record.json"
@@ -118,22 +117,6 @@ class Record(Strict):
     started: str
     resumed: bool = False
     wall_time_s: dict[str, float] = Field(default_factory=dict)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_record(path: Path) -> Record:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+
+from torch import Tensor
 
 _STAGES = {
     "downsample1_1": "stages.0.downsample",
@@ -67,3 +69,18 @@ def from_published(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def translate_published(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """A published state dict in the names and shapes of our `Classifier`.
+
+    Args:
+        state: the published tensors.
+        prefix: what stands before their names; tensors without it are left out.
+    """
+    return {
+        # pointwise convolutions over tokens, (O, I, 1), are ours over pixels, (O, I, 1, 1)
+        from_published(key.removeprefix(prefix)): value[..., None] if value.dim() == 3 else value
+        for key, value in state.items()
+        if key.startswith(prefix)
+    }

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from benchmark.files import write_atomically
 from benchmark.report.columns import MISSING, Cell, Column, Figure, Spread
 from benchmark.report.grouping import Group, Selection, Source, select
 from benchmark.report.render import SPREAD_NOTE, failure_text, relative
@@ -27,7 +28,6 @@ from benchmark.report.tables import (
     with_unique_names,
 )
 from benchmark.report.write import read_sources
-from benchmark.results import write_atomically
 from benchmark.speed.record import SpeedRecord
 
 TITLE = "Spiking vision backbones"

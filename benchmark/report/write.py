@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmark.files import write_atomically
 from benchmark.report.render import to_csv, to_latex, to_markdown
 from benchmark.report.speed import speed_table
 from benchmark.report.tables import Table, make_tables, with_unique_names
-from benchmark.results import MissingResultsError, Record, find_records, write_atomically
+from benchmark.results import MissingResultsError, Record, find_records
 from benchmark.speed.record import SpeedRecord, find_speed_records
 
 RENDERERS = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex}

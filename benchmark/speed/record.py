@@ -13,7 +13,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from benchmark.results import SPEED_RECORDS, MissingResultsError, Strict, read_as, write_atomically
+from benchmark.files import write_atomically
+from benchmark.results import SPEED_RECORDS, MissingResultsError, Strict, read_as
 
 SCHEMA_VERSION: Literal[1] = 1
 

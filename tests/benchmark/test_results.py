@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from benchmark.energy.operations import OperationReport, OperationRow
 from benchmark.errors import UserError
+from benchmark.files import write_atomically
 from benchmark.results import (
     BackboneInfo,
     DatasetInfo,
@@ -22,7 +23,6 @@ from benchmark.results import (
     ResultStore,
     find_records,
     read_record,
-    write_atomically,
 )
 
 
@@ -141,7 +141,7 @@ class TestWriteAtomically:
         write_atomically(path, "old")
         code = (
             "import os, signal, sys; from pathlib import Path;"
-            "from benchmark.results import write_atomically;"
+            "from benchmark.files import write_atomically;"
             f"os.{step} = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
             "write_atomically(Path(sys.argv[1]), 'new' * 100000)"
         )

@@ -454,6 +454,24 @@ class TestForeignModels:
             assert re.match(rf"deploy: batch norm {name} stays, for .*{reason}", message), message
             assert "\n" not in message
 
+    def test_a_norm_behind_a_norm_stays(self):
+        model, deployed = self.build(
+            lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+        )
+        assert norms_in(deployed) == ["2"]
+
+    def test_tracing_leaves_nothing_behind(self):
+        def keeps_its_input(net: Net, x: Tensor) -> Tensor:
+            net.seen = x
+            return plain(net, x)
+
+        model = settled(Net(keeps_its_input), 3, 8, 8)
+        seen = model.seen
+        deployed = deploy(model)
+        assert norms_in(deployed) == []
+        assert model.seen is seen
+        assert torch.equal(deployed.seen, seen)
+
     def test_without_folding_they_are_left_alone(self, caplog: pytest.LogCaptureFixture):
         model = settled(Branches().double(), 3, 8, 8)
         assert norms_in(deploy(model, fold_norms=False)) == norms_in(model)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark import build_backbone, build_classifier, load_weights
-from benchmark.backbones.weights import WeightsError
+from benchmark.backbones.weights import WeightsError, head_arguments
 
 CLASSES = 5
 
@@ -238,3 +238,75 @@ def test_a_misfit_of_a_file_names_the_file(tmp_path: Path):
     torch.save(snapshot(classifier(0, distillation=True)), tmp_path / "kd.pth")
     with pytest.raises(WeightsError, match=r"kd\.pth do not fit Classifier: 2 unexpected: distil"):
         load_weights(classifier(1), tmp_path / "kd.pth")
+
+
+def test_a_checkpoint_of_the_published_training_code(tmp_path: Path):
+    source, target = classifier(0, distillation=True), classifier(1, distillation=True)
+    optimizer = torch.optim.AdamW(source.parameters(), lr=6e-4)
+    source(torch.randn(2, 3, 16, 16))[0].sum().backward()
+    optimizer.step()
+    checkpoint = {
+        "model": as_published(source),
+        "optimizer": optimizer.state_dict(),
+        "epoch": 199,
+        "scaler": {"scale": 65536.0, "_growth_tracker": 3},
+        "args": argparse.Namespace(output_dir="out", device="cuda", betas=(0.9, 0.95), kd=True),
+    }
+    torch.save(checkpoint, tmp_path / "checkpoint-199.pth")
+    load_weights(target, tmp_path / "checkpoint-199.pth")
+    assert_equal_state(target, source.state_dict())
+
+
+@pytest.mark.parametrize("layout", ["ours", "published"])
+def test_a_distillation_head_is_never_left_out_silently(layout: str):
+    def state(model: nn.Module) -> dict[str, Tensor]:
+        return {"ours": snapshot, "published": as_published}[layout](model)
+
+    distilled, plain = classifier(0, distillation=True), classifier(1)
+    with pytest.raises(
+        WeightsError, match="distilled: build the classifier with distillation=True$"
+    ):
+        load_weights(plain, state(distilled))
+    with pytest.raises(WeightsError, match="not distilled: build .* with distillation=False$"):
+        load_weights(distilled, state(plain))
+    load_weights(plain.backbone, state(distilled))
+    assert_equal_state(plain.backbone, distilled.backbone.state_dict())
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("distillation", [False, True])
+def test_weights_say_which_classifier_they_are_of(wrapping: str, distillation: bool):
+    model = classifier(0, distillation)
+    expected = {"num_classes": CLASSES, "distillation": distillation}
+    for state in (snapshot(model), as_published(model)):
+        assert head_arguments(WRAPPINGS[wrapping](state)) == expected
+    assert head_arguments(WRAPPINGS[wrapping](snapshot(model.backbone))) == {}
+
+
+class TestOtherTimeSteps:
+    def model(self, time_steps: int, **options) -> nn.Module:
+        torch.manual_seed(time_steps)
+        return build_classifier("meta_spikeformer_nano", CLASSES, time_steps, **options)
+
+    @pytest.mark.parametrize("neuron", ["lif", "plif", "ilif"])
+    def test_a_recurrent_neuron_takes_any(self, neuron: str):
+        source, target = self.model(1, neuron=neuron), self.model(4, neuron=neuron)
+        load_weights(target, source.state_dict())
+        assert_equal_state(target, source.state_dict())
+        assert target.time_steps == 4
+
+    @pytest.mark.parametrize(("before", "now"), [(1, 4), (4, 2)])
+    def test_a_matrix_over_time_fits_its_own_only(self, before: int, now: int):
+        source, target = self.model(before, neuron="psn"), self.model(now, neuron="psn")
+        state = snapshot(target)
+        hint = f"build with time_steps={before}, or train for time_steps={now}$"
+        with pytest.raises(WeightsError, match=hint) as caught:
+            load_weights(target, source.state_dict())
+        assert f".weight ({before}, {before}) for ({now}, {now})" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert_equal_state(target, state)
+
+    def test_other_misfits_get_no_such_hint(self):
+        wider = build_classifier("meta_spikeformer_nano", 1, 4)
+        with pytest.raises(WeightsError, match=r"head.weight \(1, 160\) for \(5, 160\)$"):
+            load_weights(self.model(4), wider.state_dict())
