@@ -32,6 +32,14 @@ leaderboard = typer.Typer(
 )
 app.add_typer(leaderboard, name="leaderboard")
 
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="OPTION=VALUE",
+        help="An option of the backbone (`spikebench list backbones NAME`); may be repeated.",
+    ),
+]
 WorkDir = Annotated[Path, typer.Option(help="Runs land in WORK_DIR/<suite>/<key>.")]
 DataRoot = Annotated[
     Path | None,
@@ -144,16 +152,17 @@ def list_(
         raise unknown_name("list", what, ("backbones", "tasks"))
 
 
-@app.command(epilog="Example: spikebench check meta_spikeformer_nano")
+@app.command(epilog="Example: spikebench check meta_spikeformer_nano --set attention=sdsa1")
 def check(
     name: Annotated[str, typer.Argument(help="A registered backbone.")],
+    set_: Options = None,
 ) -> None:
     """Check that a backbone keeps the contract; exits with 1 if it does not."""
     from rich.markup import escape
 
     from benchmark.backbones.contract import check_backbone
 
-    report = check_backbone(name)
+    report = check_backbone(name, **_options(set_))
     table = _table("clause", "result", "reason", "place")
     for clause in report.clauses:
         result = "FAILED" if clause.result == "failed" else clause.result
@@ -175,6 +184,7 @@ def profile(
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the classifier; random without.")
     ] = None,
+    set_: Options = None,
 ) -> None:
     """Count the operations of a backbone's classifier on random images, layer by layer.
 
@@ -184,17 +194,24 @@ def profile(
     import torch
 
     from benchmark.backbones import build_classifier
+    from benchmark.backbones.options import input_channels
     from benchmark.backbones.weights import head_arguments, load_weights
     from benchmark.energy.counter import profile_operations
     from benchmark.energy.estimators import energies, load_estimators
 
     generator = torch.Generator().manual_seed(0)
     head = {} if weights is None else head_arguments(weights)
-    model = build_classifier(name, time_steps=time_steps, **{"num_classes": num_classes, **head})
+    options = _options(set_)
+    arguments = {"num_classes": num_classes, **head, **options}
+    try:
+        model = build_classifier(name, time_steps=time_steps, **arguments)
+    except (TypeError, ValueError) as error:  # options that do not exist or do not fit
+        raise UserError(f"{name}: {error}") from error
     if weights is not None:
         load_weights(model, weights)
+    channels = options.get("in_channels") or input_channels(name)
     batches = (
-        torch.randn(1, 3, image_size, image_size, generator=generator) for _ in range(images)
+        torch.randn(1, channels, image_size, image_size, generator=generator) for _ in range(images)
     )
     try:
         report = profile_operations(model, batches)
@@ -333,6 +350,7 @@ def export(
     time_steps: Annotated[int, typer.Option(min=1, help="T.")] = 1,
     image_size: Annotated[int, typer.Option(min=1, help="Pixels each side.")] = 224,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    set_: Options = None,
 ) -> None:
     """Write the deploy form of a model as ONNX, for any batch, once onnxruntime agrees with it.
 
@@ -340,6 +358,7 @@ def export(
     """
     from benchmark.backbones import build_backbone, build_classifier
     from benchmark.backbones.export import export_onnx
+    from benchmark.backbones.options import input_channels
     from benchmark.backbones.weights import head_arguments, load_weights
 
     if destination.suffix != ".onnx":
@@ -348,10 +367,15 @@ def export(
         raise UserError(f"{destination} exists; use --force to replace it")
     head = {"num_classes": 1000} if weights is None else head_arguments(weights)
     build = build_classifier if head else build_backbone
-    model = build(name, time_steps=time_steps, **head)
+    options = _options(set_)
+    try:
+        model = build(name, time_steps=time_steps, **head, **options)
+    except (TypeError, ValueError) as error:  # options that do not exist or do not fit
+        raise UserError(f"{name}: {error}") from error
     if weights is not None:
         load_weights(model, weights)
-    export_onnx(model, destination, (3, image_size, image_size), form)
+    channels = options.get("in_channels") or input_channels(name)
+    export_onnx(model, destination, (channels, image_size, image_size), form)
     print(f"{destination}: {form} form, T = {time_steps}, onnxruntime agrees with it")
 
 
@@ -400,6 +424,14 @@ def doctor() -> None:
     _console().print(table)
     if not all(one.ok for one in findings):
         raise typer.Exit(1)
+
+
+def _options(overrides: list[str] | None) -> dict[str, Any]:
+    """The arguments that `--set OPTION=VALUE` gives a backbone."""
+    from benchmark.overrides import parse_value, split_override
+
+    pairs = map(split_override, overrides or [])
+    return {name: parse_value(value) for name, value in pairs}
 
 
 def _console() -> Any:

@@ -193,7 +193,8 @@ def use_event_convs(
 
     Args:
         model: in evaluation mode, float32 on the CPU.
-        batches: typical inputs of the model, of the size it will be used with.
+        batches: typical inputs of the model, of the size it will be used with, in which what is
+            whole numbers 0..255 must always be: a layer that is replaced refuses others.
         repeats: timed calls of each form for each input; the fastest counts.
 
     Returns:

@@ -69,7 +69,7 @@ class _Statistics(torch.autograd.Function):
         slope = -grad_inverse * inverse_deviation**3 / count
         offset = grad_mean / count - slope * mean
         each = (slice(None), None, None)
-        return torch.addcmul(offset[each].to(x.dtype), x, slope[each].to(x.dtype)), None
+        return torch.addcmul(offset[each], x.to(offset.dtype), slope[each]).to(x.dtype), None
 
 
 class RepConv(nn.Module):

@@ -37,7 +37,7 @@ def backbone_options(name: str) -> list[Option]:
     own = _options(factory)
     returned = _hints(factory).get("return")
     passes_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
-    if not (passes_on and isinstance(returned, type)):
+    if not (passes_on and isinstance(returned, type)) or returned is NoneType:
         return list(own.values())
     inherited = _options(returned)
     for option in own.values():
@@ -46,6 +46,12 @@ def backbone_options(name: str) -> list[Option]:
             values=option.values or known.values, about=option.about or known.about
         )
     return list(inherited.values())
+
+
+def input_channels(name: str) -> int:
+    """Channels of a backbone's input: the default of its argument `in_channels`, or 3 of images."""
+    defaults = {option.name: option.default for option in backbone_options(name)}
+    return int(defaults.get("in_channels") or 3)
 
 
 def option_tables(names: Iterable[str]) -> list[tuple[list[str], list[Option]]]:

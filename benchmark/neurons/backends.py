@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from benchmark.errors import UserError
@@ -77,6 +78,8 @@ def available_backends(device: str = "cpu") -> dict[str, str | None]:
         True
     """
     triton = None if find_spec("triton") else "the package triton is not installed"
+    if device == "cuda" and triton is None:
+        triton = _reason_against_triton()
     compiled = triton
     if device == "cpu":
         compilers = (os.environ.get("CXX", ""), "g++", "clang++")
@@ -85,6 +88,17 @@ def available_backends(device: str = "cpu") -> dict[str, str | None]:
         if not triton and not os.environ.get("TRITON_INTERPRET"):
             triton = "Triton kernels run on CUDA"
     return {"reference": None, "compiled": compiled, "triton": triton}
+
+
+def _reason_against_triton() -> str | None:
+    """Why Triton cannot launch kernels here: it compiles its launcher with a C compiler."""
+    from triton.runtime import driver
+
+    try:
+        driver.active.get_current_target()
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return None
 
 
 def run(
@@ -107,6 +121,8 @@ def run(
         name = _automatic(x)
     elif (reason := available_backends(x.device.type)[name]) is not None:
         raise BackendError(f"neuron backend {name!r} cannot run here: {reason}")
+    if name == "triton" and x.dtype == torch.float64:
+        raise BackendError("neuron backend 'triton' computes in float32; float64 needs another")
     flat, restore = _as_matrix(x)
     if name == "reference":
         return restore(_reference(d, flat, leak, threshold))
@@ -170,6 +186,7 @@ class _Fused(torch.autograd.Function):
         return form(x, leak, threshold)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor, Tensor | None, Tensor | None]:
         x, leak, threshold = ctx.saved_tensors
         form = _form(ctx.name, "backward", ctx.dynamics, *_kind(x, leak, threshold))

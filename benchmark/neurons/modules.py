@@ -279,7 +279,8 @@ def neuron_factory(
         time_steps: T of the backbone, which PSN needs.
 
     Returns:
-        A function of the keywords `threshold` and `learn_threshold`, as `LIF` has them.
+        A function of the keywords `threshold` and `learn_threshold`, as `LIF` has them. PSN always
+        learns its thresholds: they are its bias.
 
     Raises:
         UnknownNameError: no neuron has that name; the message suggests near ones.

@@ -81,6 +81,7 @@ def _forward_kernel(
     THETA: tl.constexpr, REST: tl.constexpr, HARD: tl.constexpr, LEVELS: tl.constexpr,
     LEARNT_LEAK: tl.constexpr, LEARNT_THETA: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    n, x_step = tl.cast(n, tl.int64), tl.cast(x_step, tl.int64)  # T * N may pass 2^31
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < n
     theta = tl.load(theta_ptr) if LEARNT_THETA else THETA
@@ -102,6 +103,7 @@ def _backward_kernel(
     LEARNT_LEAK: tl.constexpr, LEARNT_THETA: tl.constexpr, DETACH: tl.constexpr,
     SURROGATE: tl.constexpr, ALPHA: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    n, x_step = tl.cast(n, tl.int64), tl.cast(x_step, tl.int64)  # T * N may pass 2^31
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < n
     theta = tl.load(theta_ptr) if LEARNT_THETA else THETA

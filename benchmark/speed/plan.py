@@ -51,6 +51,14 @@ def plan_contenders(
     modes = _known("mode", modes, get_args(Mode)) or get_args(Mode)
     precisions = _known("precision", precisions, get_args(Precision)) or ("float32",)
     forms = _known("form", forms, get_args(Form)) or ("as-coded",)
+    trains, infers = "train" in modes, "inference" in modes
+    for option, unused in (
+        ("--grad-checkpointing, which is for training", grad_checkpointing and not trains),
+        ("--form, which is for inference", set(forms) != {"as-coded"} and not infers),
+        ("--form event, which is in float32", "event" in forms and "float32" not in precisions),
+    ):
+        if unused:
+            raise UserError(f"nothing that is measured uses {option}")
     if "event" in forms and device != "cpu":
         raise UserError(f"form 'event' has no kernel for {device}; it runs on the CPU")
     own = _usable(backends, device)

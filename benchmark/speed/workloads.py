@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.backbones import build_classifier
+from benchmark.backbones.options import input_channels
 from benchmark.energy.counter import profile_operations
 from benchmark.neurons import LIF, Neuron, use_backend
 from benchmark.speed import spikingjelly
@@ -104,7 +105,8 @@ def _batch(settings: Settings) -> tuple[Tensor, Tensor]:
     """The same random images and labels in every process."""
     generator = torch.Generator().manual_seed(settings.seed)
     side = settings.image_size
-    images = torch.randn(settings.batch_size, 3, side, side, generator=generator)
+    channels = input_channels(settings.backbone_name)
+    images = torch.randn(settings.batch_size, channels, side, side, generator=generator)
     labels = torch.randint(settings.num_classes, (settings.batch_size,), generator=generator)
     return images.to(settings.device), labels.to(settings.device)
 

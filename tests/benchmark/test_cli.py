@@ -257,10 +257,12 @@ class TestProfile:
 
         model = build_classifier("meta_spikeformer_nano", 10)
         torch.save(model.state_dict(), tmp_path / "weights.pth")
-        arguments = ("profile", "meta_spikeformer_nano", "--image-size", "32", "--num-classes")
+        arguments = ("profile", "meta_spikeformer_nano", "--image-size", "32")
         weights = ("--weights", str(tmp_path / "weights.pth"))
-        assert spikebench(*arguments, "10", *weights).code == 0
-        misfit = spikebench(*arguments, "9", *weights)
+        of_file = spikebench(*arguments, *weights)  # of 10 classes, and not of 1000
+        assert of_file.code == 0
+        assert f"parameters: {sum(p.numel() for p in model.parameters()):,}" in of_file.out
+        misfit = spikebench("profile", "meta_spikeformer_15m", *arguments[2:], *weights)
         assert misfit.code == 1
         assert misfit.err.startswith(f"error: {tmp_path}/weights.pth do not fit Classifier")
         assert misfit.err.count("\n") == 1
@@ -272,6 +274,13 @@ class TestCheck:
         assert done.code == 0
         assert done.out.count("passed") > 3
         assert "FAILED" not in done.out
+
+    def test_options_of_the_backbone_are_checked_too(self, spikebench):
+        options = ("--set", "attention=sdsa1", "--set", "in_channels=2")
+        assert spikebench("check", "meta_spikeformer_nano", *options).code == 0
+        done = spikebench("profile", "meta_spikeformer_nano", "--set", "atention=sdsa1")
+        assert done.code == 1
+        assert "unexpected keyword argument 'atention'" in done.err
 
     def test_one_that_breaks_it_fails(self, spikebench, monkeypatch: pytest.MonkeyPatch):
         from torch import nn

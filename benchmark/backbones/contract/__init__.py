@@ -42,7 +42,7 @@ CLAUSES: dict[str, Callable[[Builder], None]] = {
 }
 """The contract: names to checks, in the order of checking. Their docstrings are the clauses."""
 
-_PREREQUISITES = {"distributed": "gradients", "autocast": "cuda"}
+_PREREQUISITES = {"gradients": "responsive", "distributed": "gradients", "autocast": "cuda"}
 """Clauses that would fail for the same reason as another one, which is told once."""
 
 
@@ -52,7 +52,8 @@ def check_backbone(name: str, **overrides: Any) -> ContractReport:
     Args:
         name: as in `list_backbones()`.
         **overrides: arguments of the backbone. `time_steps` is what clauses use that do not need
-            another T (2 if not given), `in_channels` also gives the channels of the inputs (3).
+            another T (2 if not given), `in_channels` also gives the channels of the inputs (the
+            default of that argument, or 3).
 
     Returns:
         A result for each of `CLAUSES`; an exception inside the backbone is a failed clause.

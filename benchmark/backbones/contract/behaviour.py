@@ -70,7 +70,7 @@ def gradients(builder: Builder) -> None:
         for index, features in enumerate(model(images)):
             images.grad = None
             (features * torch.randn_like(features)).mean().backward(retain_graph=True)
-            if images.grad is None:
+            if images.grad is None or not images.grad.any():
                 raise Violation("no gradient runs from it to the image", f"map {index}")
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     reached = {name: p.grad for name, p in parameters.items() if p.grad is not None}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.backbones.contract.report import definition
+from benchmark.backbones.options import input_channels
 from benchmark.backbones.zoo import FeatureInfo, build_backbone
 from benchmark.registry import BACKBONES
 
@@ -98,7 +99,8 @@ class Builder:
 
     def images(self, batch: int, height: int = 2, width: int = 2, seed: int = 0) -> Tensor:
         """Images `(batch, C, height, width)`, float64, height and width in units of `stride`."""
-        shape = (batch, self.overrides.get("in_channels", 3), height, width)
+        channels = self.overrides.get("in_channels") or input_channels(self.name)
+        shape = (batch, channels, height, width)
         size = [*shape[:2], height * self.stride, width * self.stride]
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(size, generator=generator, dtype=torch.float64)

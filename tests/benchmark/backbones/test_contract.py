@@ -83,6 +83,11 @@ class NoGradientLIF(LIF):
         return (x >= 2).to(x.dtype)
 
 
+class ZeroGradientLIF(LIF):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x >= 2).to(x.dtype) + 0 * x
+
+
 class NanGradientLIF(LIF):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + 0 * (x - x.detach()).sqrt()
@@ -188,6 +193,10 @@ def no_neuron(**kw):
 
 def without_surrogate(**kw):
     return Net(lif=NoGradientLIF(), **kw)
+
+
+def with_zero_gradient(**kw):
+    return Net(lif=ZeroGradientLIF(), **kw)
 
 
 def with_nan_gradient(**kw):
@@ -460,6 +469,7 @@ WRONG = [
         "old_head.weight, old_head.bias",
     ),
     (without_surrogate, "gradients", "no gradient runs from it to the image", "map 1"),
+    (with_zero_gradient, "gradients", "no gradient runs from it to the image", "map 1"),
     (with_nan_gradient, "gradients", "no finite gradient in 4 of 8 parameters", "stem.0.weight, "),
     (FixedSize, "any_size", "RuntimeError: The size of tensor a", HERE),
     (HiddenWeight, "state_dict", f"the same state dict {OTHER}", "map 0"),

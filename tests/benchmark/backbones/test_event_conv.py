@@ -13,6 +13,7 @@ from benchmark.backbones.event_conv import (
     event_conv2d,
     use_event_convs,
 )
+from benchmark.energy.counter import profile_operations
 
 compiled = pytest.mark.skipif(not event_conv.is_available(), reason="no C++ compiler")
 
@@ -288,3 +289,9 @@ def test_plain_vectors(monkeypatch, tmp_path):
         assert len(list((tmp_path / "spikebench").iterdir())) == 1
     finally:
         event_conv._library.cache_clear()
+
+
+def test_a_count_without_them_is_refused():
+    model = nn.Sequential(EventConv2d(nn.Conv2d(3, 4, 3)))
+    with pytest.raises(NotImplementedError, match="event_conv2d, which has no counting rule"):
+        profile_operations(model.eval(), [torch.ones(1, 3, 8, 8)])

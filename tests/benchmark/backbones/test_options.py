@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from benchmark.backbones.attention import ATTENTION_CONVS, ATTENTIONS, Attention, AttentionConv
 from benchmark.backbones.blocks import SHORTCUTS, ShortcutName
 from benchmark.backbones.meta_spikeformer import NeuronName
-from benchmark.backbones.options import backbone_options, option_tables
+from benchmark.backbones.options import backbone_options, input_channels, option_tables
 from benchmark.cli import app
 from benchmark.neurons import NEURONS
 from benchmark.registry import BACKBONES, UnknownNameError
@@ -140,3 +140,17 @@ class TestList:
         done = CliRunner().invoke(app, ["list", "backbones", "meta_spikeformer_16m"])
         assert isinstance(done.exception, UnknownNameError)
         assert "did you mean 'meta_spikeformer_" in str(done.exception)
+
+
+def test_the_channels_of_an_input_are_the_default_or_those_of_images(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def events_only(time_steps: int = 1, in_channels: int = 2) -> None: ...
+
+    def anything(**options) -> None: ...
+
+    for factory in (events_only, anything):
+        monkeypatch.setitem(BACKBONES._entries, factory.__name__, factory)
+    assert input_channels("events_only") == 2
+    assert input_channels("anything") == 3
+    assert input_channels("meta_spikeformer_nano") == 3

@@ -212,6 +212,15 @@ def test_a_form_that_cannot_run_here_is_an_error_with_the_reason():
     assert "unknown neuron backend 'fast'" in done.stderr
 
 
+@compiled
+def test_a_second_derivative_is_refused():
+    x = currents(2, 5).requires_grad_()
+    with use_backend("compiled"):
+        (grad,) = torch.autograd.grad(LIF()(x * x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
 def test_currents_without_time_are_refused():
     with pytest.raises(ValueError, match=r"currents of shape \(0, 3\)"):
         LIF()(torch.zeros(0, 3))

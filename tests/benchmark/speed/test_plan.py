@@ -60,6 +60,19 @@ def test_the_event_driven_form_has_one_layout_and_precision():
         plan_contenders("cuda", forms=["event"])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modes": ["inference"], "grad_checkpointing": True}, "--grad-checkpointing"),
+        ({"modes": ["train"], "forms": ["dense"]}, "--form, which is for inference"),
+        ({"precisions": ["bfloat16"], "forms": ["event"]}, "--form event, which is in float32"),
+    ],
+)
+def test_an_option_that_nothing_uses_is_refused(options: dict, message: str):
+    with pytest.raises(UserError, match=f"nothing that is measured uses {message}"):
+        plan_contenders("cpu", **options)
+
+
 def test_precisions_and_layouts_multiply_and_checkpointing_adds():
     found = plan_contenders(
         "cpu",
