@@ -38,8 +38,9 @@ class Downsample(ConvNorm):
     """SN -> conv -> BN between stages; the stem, which reads the image, has no neuron.
 
     Attributes:
-        repeat: whether an image that is the same at all time steps is convolved at each of them, as
-            published, or once, as deployed.
+        repeat: whether evaluation convolves an image that is the same at all time steps at each of
+            them, as published, so that operations are counted as published; training and a
+            deployed model do so once.
     """
 
     repeat = True
@@ -52,7 +53,7 @@ class Downsample(ConvNorm):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         x = self.lif(x)
-        if self.repeat or x.stride(0):
+        if (self.repeat and not self.training) or x.stride(0):
             return super().forward(x)
         return super().forward(x[:1]).expand(len(x), -1, -1, -1, -1)
 

@@ -227,7 +227,21 @@ def test_a_deployed_stem_meets_a_still_image_once():
         expected = model(images)
         torch.testing.assert_close(deployed(images), expected)
         torch.testing.assert_close(deployed(frames), expected)
-    assert seen == [6, 2, 6]
+        assert seen == [6, 2, 6]
+        model.train()(images)
+    assert seen == [6, 2, 6, 2]
+
+
+def test_training_on_a_still_image_is_training_on_frames_that_repeat_it():
+    found = []
+    for repeated in (False, True):
+        torch.manual_seed(0)
+        model = build_backbone("meta_spikeformer_nano", time_steps=3).double()
+        images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+        maps = model(images[:, None].repeat(1, 3, 1, 1, 1) if repeated else images)
+        sum(features.square().mean() for features in maps).backward()
+        found.append([*maps, *(p.grad for p in model.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm_bias", [0.0, 2.0])
