@@ -6,8 +6,8 @@ them a row of weights is added, without a multiplication: work in proportion to 
 CPU, float32, inference; `event_conv.cpp` is compiled on first use.
 
 Whether that beats a dense convolution depends on the layer, its rate and the machine, so
-`use_event_convs` measures and chooses; `tests/benchmark/backbones/event_conv_rates.py` prints what it
-gives at rates of 5 to 40 %.
+`use_event_convs` measures and chooses. `tests/benchmark/backbones/event_conv_rates.py` prints what
+it gives at rates of 5 to 40 %.
 """
 
 from __future__ import annotations
