@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # compiling takes seconds in every process; tests of the other forms ask for them
 os.environ.setdefault("SPIKEBENCH_NEURONS", "reference")
+
+# a shell starts background jobs with interrupts ignored, and so would be what tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = ["third_party"]  # a package of its own: collecting it would register its backbone
 
