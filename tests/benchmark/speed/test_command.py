@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -63,12 +64,20 @@ def descendants_of(group: int) -> bool:
     return True
 
 
+def kill_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("to_all", [True, False], ids=["ctrl-c", "sigterm"])
-def test_an_interruption_ends_the_workers(tmp_path: Path, to_all: bool):
+def test_an_interruption_ends_the_workers(
+    tmp_path: Path, to_all: bool, request: pytest.FixtureRequest
+):
     process = spikebench(
         *("--mode", "inference", "--repeats", "1000", "--out", str(tmp_path)),
         start_new_session=True,
     )
+    request.addfinalizer(lambda: kill_group(process.pid))  # a test that fails leaves none behind
     assert process.stderr is not None
     seen = []
     for line in process.stderr:
