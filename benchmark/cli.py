@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from benchmark.process import settle_process
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from torch import nn
 
 app = typer.Typer(
     help="Benchmark of spiking neural network vision backbones: one backbone, registered once, "
@@ -195,7 +197,7 @@ def profile(
 
     from benchmark.backbones import build_classifier
     from benchmark.backbones.options import input_channels
-    from benchmark.backbones.weights import head_arguments, load_weights
+    from benchmark.backbones.weights import head_arguments
     from benchmark.energy.counter import profile_operations
     from benchmark.energy.estimators import energies, load_estimators
 
@@ -203,12 +205,7 @@ def profile(
     head = {} if weights is None else head_arguments(weights)
     options = _options(set_)
     arguments = {"num_classes": num_classes, **head, **options}
-    try:
-        model = build_classifier(name, time_steps=time_steps, **arguments)
-    except (TypeError, ValueError) as error:  # options that do not exist or do not fit
-        raise UserError(f"{name}: {error}") from error
-    if weights is not None:
-        load_weights(model, weights)
+    model = _built(build_classifier, name, weights, time_steps=time_steps, **arguments)
     channels = options.get("in_channels") or input_channels(name)
     batches = (
         torch.randn(1, channels, image_size, image_size, generator=generator) for _ in range(images)
@@ -359,7 +356,7 @@ def export(
     from benchmark.backbones import build_backbone, build_classifier
     from benchmark.backbones.export import export_onnx
     from benchmark.backbones.options import input_channels
-    from benchmark.backbones.weights import head_arguments, load_weights
+    from benchmark.backbones.weights import head_arguments
 
     if destination.suffix != ".onnx":
         raise UserError(f"destination {destination}; expected a name that ends in .onnx")
@@ -368,12 +365,7 @@ def export(
     head = {"num_classes": 1000} if weights is None else head_arguments(weights)
     build = build_classifier if head else build_backbone
     options = _options(set_)
-    try:
-        model = build(name, time_steps=time_steps, **head, **options)
-    except (TypeError, ValueError) as error:  # options that do not exist or do not fit
-        raise UserError(f"{name}: {error}") from error
-    if weights is not None:
-        load_weights(model, weights)
+    model = _built(build, name, weights, time_steps=time_steps, **head, **options)
     channels = options.get("in_channels") or input_channels(name)
     export_onnx(model, destination, (channels, image_size, image_size), form)
     print(f"{destination}: {form} form, T = {time_steps}, onnxruntime agrees with it")
@@ -432,6 +424,17 @@ def _options(overrides: list[str] | None) -> dict[str, Any]:
 
     pairs = map(split_override, overrides or [])
     return {name: parse_value(value) for name, value in pairs}
+
+
+def _built(build: Callable, name: str, weights: Path | None, **arguments: Any) -> nn.Module:
+    """A backbone or classifier with its weights; options that do not fit are the user's error."""
+    from benchmark.backbones.weights import load_weights
+
+    try:
+        model = build(name, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: {error}") from error
+    return model if weights is None else load_weights(model, weights)
 
 
 def _console() -> Any:

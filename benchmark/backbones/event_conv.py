@@ -18,7 +18,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -31,6 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.utils import _pair
+
+from benchmark.files import replacing
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
@@ -412,11 +413,8 @@ def _compile() -> Path:
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikebench"
     target = root / f"event_conv-{key.hexdigest()[:16]}.so"
     if not target.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root) as folder:
-            built = Path(folder) / target.name
+        with replacing(target) as built:
             subprocess.run([*command, "-o", str(built)], capture_output=True, text=True, check=True)
-            built.replace(target)
     return target
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.backbones.recompute import fire
 
@@ -35,7 +37,9 @@ class ConvNorm(nn.Module):
         return _normalise(self.norm, self.conv(x.flatten(0, 1)), len(x), neuron)
 
 
-def _normalise(norm: nn.Module, frames: Tensor, time_steps: int, neuron: nn.Module | None):
+def _normalise(
+    norm: nn.Module, frames: Tensor, time_steps: int, neuron: nn.Module | None
+) -> Tensor:
     if neuron is None:
         return norm(frames).unflatten(0, (time_steps, -1))
     return fire(neuron, norm, frames, time_steps)
@@ -174,3 +178,22 @@ def norm_of_zero(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
         assert norm.running_var is not None
         mean, var = norm.running_mean, norm.running_var
     return norm.bias - mean * norm.weight * torch.rsqrt(var + norm.eps)
+
+
+@contextmanager
+def settling_norms(model: nn.Module) -> Iterator[list[_BatchNorm]]:
+    """Let the running statistics of batch norms be the plain average of the batches inside.
+
+    Yields:
+        The norms that keep running statistics, which begin anew.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield norms
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmark.energy.operations import OperationReport, OperationRow
 from benchmark.energy.statistics import Operand, StatisticsCache, coverage
 from benchmark.energy.weights import Weights, tensors_in
-from benchmark.neurons import Neuron
+from benchmark.neurons import is_neuron
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -225,7 +225,7 @@ class _Counting(TorchDispatchMode):
         try:
             for name, module in self.model.named_modules():
                 inside = neuron is not None and name.startswith(neuron)
-                if not inside and (isinstance(module, Neuron) or hasattr(module, "v_threshold")):
+                if not inside and is_neuron(module):
                     handles.append(module.register_forward_hook(self._firing(name)))
                     neuron = f"{name}." if name else ""
                 handles.append(module.register_forward_pre_hook(self._enter(name), prepend=True))

@@ -10,6 +10,7 @@ from benchmark.neurons.modules import (
     PSN,
     Neuron,
     binary_steps,
+    is_neuron,
     neuron_factory,
     sum_steps,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Neuron",
     "available_backends",
     "binary_steps",
+    "is_neuron",
     "neuron_factory",
     "sum_steps",
     "use_backend",

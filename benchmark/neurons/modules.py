@@ -24,6 +24,11 @@ class Neuron(nn.Module):
     spike_levels = 1
 
 
+def is_neuron(module: nn.Module) -> bool:
+    """Whether a module is one of ours, or of SpikingJelly's, which have a `v_threshold`."""
+    return isinstance(module, Neuron) or hasattr(module, "v_threshold")
+
+
 class _Recurrent(Neuron):
     """A neuron of the family in `dynamics`; `leak` and `threshold` may be learnt."""
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.backbones import build_classifier
+from benchmark.backbones.layers import settling_norms
 from benchmark.backbones.options import input_channels
 from benchmark.energy.counter import profile_operations
-from benchmark.neurons import LIF, Neuron, use_backend
+from benchmark.neurons import LIF, is_neuron, use_backend
 from benchmark.speed import spikingjelly
 from benchmark.speed.record import Contender, Settings
 
@@ -118,16 +118,9 @@ def _classifier(settings: Settings) -> nn.Module:
 
 def _settle_norms(model: nn.Module, images: Tensor) -> None:
     """Set the running statistics of all batch norms to those of `images`."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    with torch.no_grad():
+    with settling_norms(model), torch.no_grad():
         model.train()(images)
     model.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def _spikes(model: nn.Module, forward: Callable[[], object]) -> list[Tensor]:
@@ -136,11 +129,7 @@ def _spikes(model: nn.Module, forward: Callable[[], object]) -> list[Tensor]:
     def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
         spikes.append(output[:, :COMPARED_IMAGES].to(torch.uint8).cpu())
 
-    hooks = [
-        module.register_forward_hook(keep)
-        for module in model.modules()
-        if isinstance(module, Neuron) or hasattr(module, "v_threshold")
-    ]
+    hooks = [m.register_forward_hook(keep) for m in model.modules() if is_neuron(m)]
     try:
         with torch.inference_mode():
             forward()

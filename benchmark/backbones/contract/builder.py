@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.backbones.contract.report import definition
+from benchmark.backbones.layers import settling_norms
 from benchmark.backbones.options import input_channels
 from benchmark.backbones.zoo import FeatureInfo, build_backbone
 from benchmark.registry import BACKBONES
@@ -72,19 +72,13 @@ class Builder:
         is silent or tied at its thresholds would pass any comparison.
         """
         model = self.fresh(time_steps, seed).to(dtype)
-        norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        momenta = [norm.momentum for norm in norms]
-        with seeded(seed), torch.no_grad():
+        with seeded(seed), torch.no_grad(), settling_norms(model) as norms:
             for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None  # the plain average, here of one batch
                 if norm.affine:
                     nn.init.uniform_(norm.weight, 1.0, 3.0)
                     nn.init.uniform_(norm.bias, -0.5, 1.0)
             model.train()
             model(self.images(2, seed=seed + 100).to(dtype))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
         return model.eval()
 
     @cached_property
