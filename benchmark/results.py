@@ -16,7 +16,7 @@ from benchmark.energy.operations import OperationReport
 from benchmark.errors import UserError
 from benchmark.files import write_atomically
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 RECORD_NAME = "record.json"
 SPEED_RECORDS = "speed-*.json"
 
@@ -87,13 +87,16 @@ class Record(Strict):
         key: hash of the resolved configuration less paths and devices.
         protocol: the name of the configuration file the run was made from.
         parameters: of the whole model (backbone, neck and heads).
-        operations: the operation count behind the energies, or None where the run failed.
+        operations: the operation count of the model as coded, or None where the run failed.
+        paper_operations: the same in the form that the papers' energies assume.
         energy_mj: energy per image in millijoules, by estimator id.
+        measured_energy_mj: energy per image in millijoules that a meter read, by meter; empty
+            where there is none.
         resumed: whether training went on from a checkpoint of an interrupted run.
         wall_time_s: seconds by phase (train, evaluate, profile); of the last part, if resumed.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     key: str
     suite: str
     status: Literal["finished", "failed"]
@@ -108,7 +111,9 @@ class Record(Strict):
     metrics: dict[str, Metric] = Field(default_factory=dict)
     parameters: int | None = None
     operations: OperationReport | None = None
+    paper_operations: OperationReport | None = None
     energy_mj: dict[str, float] = Field(default_factory=dict)
+    measured_energy_mj: dict[str, float] = Field(default_factory=dict)
     checkpoint_sha256: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)
@@ -138,9 +143,10 @@ def read_as(kind: type[AnyRecord], path: Path) -> AnyRecord:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
+        schema = kind.model_fields["schema_version"].default
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RecordError(
-            f"{path} is not a result record of schema {SCHEMA_VERSION}: {where}: {first['msg']}; "
+            f"{path} is not a result record of schema {schema}: {where}: {first['msg']}; "
             "move it away and run again"
         ) from None
 

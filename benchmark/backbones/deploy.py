@@ -23,6 +23,7 @@ from benchmark.backbones.blocks import Downsample, SepConv
 from benchmark.backbones.layers import ConvNorm, RepConv, RepConvNorm
 from benchmark.backbones.tracing import is_plain, provable_pairs
 from benchmark.errors import UserError
+from benchmark.registry import unknown_name
 
 log = logging.getLogger("spikebench")
 
@@ -93,6 +94,20 @@ def deploy(
     deployed.eval()
     vars(deployed)["train"] = partial(_train, deployed)
     return deployed
+
+
+def in_form(model: nn.Module, form: str) -> nn.Module:
+    """The model itself "as-coded", or its deploy form "dense" or "paper".
+
+    Raises:
+        UnknownNameError: there is no such form.
+        DeployError: see `deploy`.
+    """
+    if form == "as-coded":
+        return model
+    if form not in DEPLOY_FORMS:
+        raise unknown_name("form", form, ("as-coded", *DEPLOY_FORMS))
+    return deploy(model, **DEPLOY_FORMS[form])
 
 
 def _train(model: nn.Module, mode: bool = True) -> nn.Module:

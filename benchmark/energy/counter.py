@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmark.energy.operations import OperationReport, OperationRow
+from benchmark.energy.operations import Form, NeuronRow, OperationReport, OperationRow
 from benchmark.energy.statistics import Operand, StatisticsCache, coverage
 from benchmark.energy.weights import Weights, tensors_in
 from benchmark.neurons import is_neuron
@@ -64,6 +64,7 @@ def profile_operations(
     *,
     forward: Forward | None = None,
     time_steps: int | None = None,
+    form: Form = "as-coded",
     progress: Callable[[int], object] | None = None,
 ) -> OperationReport:
     """Count the operations of a model over a data set, with one forward pass a batch.
@@ -84,6 +85,7 @@ def profile_operations(
         forward: runs the model on a batch; `model(batch)` by default.
         time_steps: time steps an image is seen for; by default the attribute `time_steps` of the
             model, or of the first submodule that has one, or 1.
+        form: what the report calls the form of the model.
         progress: called after each batch with the number of images counted so far.
 
     Returns:
@@ -115,10 +117,22 @@ def profile_operations(
     if images == 0:
         raise ValueError("there is no image to count: the batches are empty")
     return OperationReport(
+        form=form,
         images=images,
         time_steps=steps,
         rows=counting.report_rows(images, steps),
-        firing_rates={name: spikes.rate for name, spikes in counting.spikes.items()},
+        neurons=[
+            NeuronRow(
+                name=name,
+                kind=type(model.get_submodule(name)).__name__,
+                neurons=spikes.elements / images / steps,
+                updates=spikes.elements / images,
+                state_bytes=4 * spikes.elements / images / steps,
+                rate=spikes.rate,
+                spikes=spikes.nonzeros / images,
+            )
+            for name, spikes in counting.spikes.items()
+        ],
     )
 
 

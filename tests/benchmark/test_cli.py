@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from benchmark import cli
+from benchmark.cli import runs
 from benchmark.results import find_records
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ class TestHelp:
 
     def test_no_command_was_forgotten(self):
         named = {name for command in COMMANDS for name in command}
-        groups = [cli.app, cli.leaderboard]
+        groups = [cli.app, runs.leaderboard]
         registered = {one.name for app in groups for one in app.registered_commands if one.name}
         registered |= {
             one.callback.__name__

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from benchmark.energy.operations import OperationReport, OperationRow
+from benchmark.energy.operations import NeuronRow, OperationReport, OperationRow
 from benchmark.errors import UserError
 from benchmark.files import write_atomically
 from benchmark.results import (
@@ -36,6 +36,9 @@ def make_record(key: str = "k0", **changes) -> Record:
         rate=0.1 + 0.2,
         exact_synaptic_operations=12345.678901234567,
     )
+    neuron = NeuronRow(
+        name="lif", kind="LIF", neurons=2, updates=8, state_bytes=8, rate=1 / 7, spikes=8 / 7
+    )
     fields = {
         "key": key,
         "suite": "demo",
@@ -53,9 +56,7 @@ def make_record(key: str = "k0", **changes) -> Record:
             "latency": Metric(value=0.1, unit="ms", higher_is_better=False),
         },
         "parameters": 12,
-        "operations": OperationReport(
-            images=3, time_steps=4, rows=[row], firing_rates={"lif": 1 / 7}
-        ),
+        "operations": OperationReport(images=3, time_steps=4, rows=[row], neurons=[neuron]),
         "energy_mj": {"rate-45nm": 1e-7 / 3},
         "checkpoint_sha256": "0" * 64,
         "config": {"model": {"lr": 1e-3, "dims": [1, 2], "name": "münchen", "none": None}},
@@ -158,7 +159,7 @@ BROKEN = {
     "no_json": "top1: 0.9",
     "a_list": "[]",
     "foreign": json.dumps({"model": "resnet", "top1": 0.9}),
-    "of_another_schema": json.dumps({**make_record().model_dump(mode="json"), "schema_version": 2}),
+    "of_another_schema": json.dumps({**make_record().model_dump(mode="json"), "schema_version": 1}),
 }
 
 

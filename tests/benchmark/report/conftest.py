@@ -2,10 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.energy.operations import OperationReport, OperationRow
+from benchmark.energy.operations import NeuronRow, OperationReport, OperationRow
 from benchmark.results import BackboneInfo, DatasetInfo, Metric, Record, ResultStore
 
 UNITS = {"latency": ("ms", False)}
+
+
+def neuron_row(name, rate):
+    return NeuronRow(
+        name=name, kind="LIF", neurons=8, updates=32, state_bytes=32, rate=rate, spikes=32 * rate
+    )
 
 
 def build_record(
@@ -38,7 +44,10 @@ def build_record(
         exact_synaptic_operations=macs * rate * time_steps,
     )
     report = OperationReport(
-        images=64, time_steps=time_steps, rows=[row], firing_rates={"a": rate, "b": rate / 2}
+        images=64,
+        time_steps=time_steps,
+        rows=[row],
+        neurons=[neuron_row("a", rate), neuron_row("b", rate / 2)],
     )
     fields = {
         "key": key,

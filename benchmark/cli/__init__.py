@@ -1,0 +1,28 @@
+"""The `spikebench` command. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from benchmark.cli import backbones, measure, runs  # noqa: F401  each adds its verbs
+from benchmark.cli.app import app
+from benchmark.errors import UserError
+from benchmark.process import settle_process
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command; a wrong request becomes one line and a non-zero exit."""
+    settle_process()
+    logger = logging.getLogger("spikebench")
+    logger.setLevel(logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        app()
+    except (UserError, OSError) as error:  # the latter: a file or folder that cannot be written
+        sys.exit(f"error: {' '.join(str(error).split())}")

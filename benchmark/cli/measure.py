@@ -1,0 +1,153 @@
+"""Verbs that measure a backbone: profile, speed."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.cli.app import Options, app, built, given_options, new_table, terminal
+from benchmark.errors import UserError
+
+
+@app.command(epilog="Example: spikebench profile meta_spikeformer_15m --time-steps 4")
+def profile(
+    name: Annotated[str, typer.Argument(help="A registered backbone.")],
+    time_steps: Annotated[int, typer.Option(min=1, help="T.")] = 1,
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels each side.")] = 224,
+    images: Annotated[int, typer.Option(min=1, help="How many random images.")] = 1,
+    num_classes: Annotated[
+        int, typer.Option(min=1, help="Classes of the classifier, where weights do not say.")
+    ] = 1000,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the classifier; random without.")
+    ] = None,
+    set_: Options = None,
+) -> None:
+    """Count the operations of a backbone's classifier on random images, layer by layer.
+
+    Dense counts hold for any input; rates and energies are those of noise: a suite's records hold
+    the figures on real test images.
+    """
+    import torch
+
+    from benchmark.backbones import build_classifier
+    from benchmark.backbones.options import input_channels
+    from benchmark.backbones.weights import head_arguments
+    from benchmark.energy.counter import profile_operations
+    from benchmark.energy.estimators import energies, load_estimators
+
+    generator = torch.Generator().manual_seed(0)
+    head = {} if weights is None else head_arguments(weights)
+    options = given_options(set_)
+    arguments = {"num_classes": num_classes, **head, **options}
+    model = built(build_classifier, name, weights, time_steps=time_steps, **arguments)
+    channels = options.get("in_channels") or input_channels(name)
+    batches = (
+        torch.randn(1, channels, image_size, image_size, generator=generator) for _ in range(images)
+    )
+    try:
+        report = profile_operations(model, batches)
+    except ValueError as error:  # an image size that the backbone does not take
+        raise UserError(f"{name}: {error}") from error
+    table = new_table("operation", "kind", "values", "dense MMACs", "rate", "exact MSOPs")
+    for row in report.rows:
+        values = row.value_kind + (f" x {row.other_value_kind}" if row.other_value_kind else "")
+        rate = f"{row.rate:.4f}" + (f" x {row.other_rate:.4f}" if row.other_rate else "")
+        dense, exact = row.dense_macs / 1e6, row.exact_synaptic_operations / 1e6
+        table.add_row(row.name, row.kind, values, f"{dense:.3f}", rate, f"{exact:.3f}")
+    console = terminal()
+    console.print(table)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    print(f"parameters: {parameters:,}")
+    print(f"dense MACs per image and time step: {report.dense_macs:,.0f}")
+    print(f"synaptic operations per image: {report.synaptic_operations:,.0f}")
+    estimators = load_estimators()
+    for estimator, millijoules in energies(report).items():
+        print(f"energy {estimator}: {millijoules:.4f} mJ ({estimators[estimator].title})")
+
+
+@app.command(epilog="Example: spikebench speed meta_spikeformer_15m --against spikingjelly")
+def speed(
+    name: Annotated[str, typer.Argument(help="A registered backbone.")],
+    against: Annotated[
+        str, typer.Option(help="What ratios are to: spikingjelly, or one of our backends.")
+    ] = "",
+    time_steps: Annotated[int, typer.Option(min=1, help="T.")] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 4,
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels each side.")] = 224,
+    num_classes: Annotated[int, typer.Option(min=1, help="Classes of the classifier.")] = 1000,
+    mode: Annotated[
+        list[str] | None, typer.Option(help="inference or train; may be repeated; default both.")
+    ] = None,
+    backends: Annotated[
+        str, typer.Option(help="Forms of our neurons, as reference,compiled; default all.")
+    ] = "",
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="float32 (default) or bfloat16 (autocast); may be repeated."),
+    ] = None,
+    channels_last: Annotated[
+        list[bool] | None,
+        typer.Option(
+            "--channels-last/--no-channels-last", help="Layout of maps in memory; may be both."
+        ),
+    ] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of the model in inference: as-coded (default), the deploy forms dense and "
+            "paper, or event (dense, and convolutions that skip zeros); may be repeated."
+        ),
+    ] = None,
+    grad_checkpointing: Annotated[
+        bool, typer.Option("--grad-checkpointing", help="Also train with gradient checkpointing.")
+    ] = False,
+    layer: Annotated[
+        bool, typer.Option("--layer", help="Also measure one LIF layer on (T, B, 128, 56, 56).")
+    ] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds, one turn each a contender.")] = 10,
+    out: Annotated[Path, typer.Option(help="Where the record goes.")] = Path("work_dirs/speed"),
+) -> None:
+    """Measure inference and training in turns: speed, memory, and the distance to a dense floor.
+
+    Exits with 1 if a contender failed, 130 if interrupted.
+    """
+    from benchmark.report import print_tables, work_tables
+    from benchmark.speed.measure import measure_speed
+    from benchmark.speed.plan import device_type, plan_contenders
+    from benchmark.speed.record import Settings, write_speed_record
+
+    settings = Settings(
+        backbone_name=name,
+        time_steps=time_steps,
+        batch_size=batch_size,
+        image_size=image_size,
+        num_classes=num_classes,
+        device=device_type(),
+    )
+    contenders = plan_contenders(
+        settings.device,
+        against,
+        mode or (),
+        backends.split(",") if backends else (),
+        precision or (),
+        form or (),
+        channels_last or (),
+        grad_checkpointing,
+        layer,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what schedulers send
+    try:
+        record = measure_speed(settings, contenders, repeats, against)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was recorded", file=sys.stderr)
+        raise typer.Exit(130) from None
+    path = write_speed_record(record, out)
+    print_tables(work_tables(path, record), terminal(), hidden=())
+    print(f"record: {path}")
+    if record.failures:
+        raise typer.Exit(1)
