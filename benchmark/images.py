@@ -1,10 +1,11 @@
-"""Images to count operations on: a folder of them, or two photographs that come with scikit-learn."""
+"""Images to count operations on: those of a folder, or two photographs of scikit-learn."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,12 +76,11 @@ def _crops(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor
 
 
 def _centre(path: Path, size: int) -> Tensor:
-    import numpy as np
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        with Image.open(path) as opened:
+            pixels = np.asarray(opened.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} cannot be read as an image: {error}") from error
     image = _tensor(pixels)
@@ -90,7 +90,7 @@ def _centre(path: Path, size: int) -> Tensor:
     return _resized(image[..., top : top + side, left : left + side], size)
 
 
-def _tensor(pixels) -> Tensor:
+def _tensor(pixels: np.ndarray) -> Tensor:
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0) / 255
     mean, deviation = (torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, DEVIATION))
     return (image - mean) / deviation

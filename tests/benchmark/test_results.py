@@ -173,7 +173,7 @@ class TestReading:
             ResultStore(tmp_path).get("k0")
         message = str(caught.value)
         assert isinstance(caught.value, UserError)
-        assert message.startswith(f"{path} is not a result record of schema 1: ")
+        assert message.startswith(f"{path} is not a result record of schema 2: ")
         assert message.endswith("move it away and run again")
         assert "\n" not in message
 
