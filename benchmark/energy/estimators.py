@@ -1,18 +1,41 @@
-"""Energy estimators: rules over operation counts, with constants and their sources from data."""
+"""Energy estimators: rules over operation counts, with constants and their sources from data.
+
+A rule is a function here; its keyword arguments are the constants that it needs. An estimator is a
+rule with values for them, an entry of `estimators.yaml` or of a file that the environment variable
+`SPIKEBENCH_ESTIMATORS` names. `README.md` in this folder has the equations.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from types import MappingProxyType
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from benchmark.energy.operations import OperationReport, OperationRow
+from benchmark.energy.operations import Form, NeuronRow, OperationReport, OperationRow
+from benchmark.errors import UserError
+from benchmark.registry import unknown_name
+
+VARIABLE = "SPIKEBENCH_ESTIMATORS"
+"""The environment variable with the paths of further estimator files, separated as PATH is."""
 
 _MILLIJOULES_PER_PICOJOULE = 1e-9
+
+Charges = Iterator[tuple[str, float]]
+"""Picojoules per image, summed over time steps, by the name of a row; a name may come twice."""
+
+Constant = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+class EstimatorError(UserError, ValueError):
+    """A file of estimators is missing or wrong; the message names it, the estimator and what."""
 
 
 class Estimator(BaseModel):
@@ -21,84 +44,285 @@ class Estimator(BaseModel):
     Attributes:
         id: short name, as in tables and records.
         title: what a reader sees.
-        rule: "rate" (dense MACs times the input's rate) or "exact" (operations that really meet).
-        mac_pj: energy of a multiply-accumulate in picojoules.
-        ac_pj: energy of an accumulate in picojoules.
-        source: where rule and constants come from.
+        rule: the name of a rule in `RULES`.
+        form: the form of a model that it charges.
+        constants: the constants of the rule, with their units in their names.
+        source: where rule and constants come from, and what of it nobody has seen there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: str
-    title: str
+    id: str = Field(min_length=1)
+    title: str = Field(min_length=1)
     rule: str
-    mac_pj: float
-    ac_pj: float
-    source: str
+    form: Form = "as-coded"
+    constants: Mapping[str, Constant]
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _takes_the_constants_of_its_rule(self) -> Estimator:
+        if self.rule not in RULES:
+            raise ValueError(str(unknown_name("rule", self.rule, RULES)))
+        needed = _constants_of(RULES[self.rule])
+        for name in self.constants:
+            if name not in needed:
+                raise ValueError(str(unknown_name(f"constant of {self.rule}", name, needed)))
+        for name in needed:
+            if name not in self.constants:
+                raise ValueError(
+                    f"the constant {name} is missing; {self.rule} needs {', '.join(needed)}"
+                )
+        return self
 
 
-def energies(report: OperationReport) -> dict[str, float]:
-    """Energy per image by every estimator.
+def energies(*reports: OperationReport) -> dict[str, float]:
+    """Energy per image of a model by every estimator whose form was counted.
 
     Args:
-        report: the operation count of a model.
+        reports: operation counts of one model, each in another form.
 
     Returns:
-        Millijoules per image, summed over time steps, by estimator id.
+        Millijoules per image, summed over time steps, by estimator id, in the order of the files.
 
     Raises:
-        ValueError: the estimators' data is not valid; see `load_estimators`.
+        ValueError: two reports are of one form.
+        EstimatorError: the estimators' data is not valid; see `load_estimators`.
+
+    Example:
+        >>> row = OperationRow(
+        ...     name="fc", kind="linear", dense_macs=1e9, dense_macs_unpadded=1e9,
+        ...     value_kind="binary", rate=0.2, exact_synaptic_operations=3e8,
+        ... )
+        >>> report = OperationReport(images=1, time_steps=2, rows=[row])
+        >>> round(energies(report)["rate-45nm"], 3)  # 1e9 * 2 * 0.2 additions at 0.9 pJ
+        0.36
     """
+    by_form: dict[Form, OperationReport] = {}
+    for report in reports:
+        if report.form in by_form:
+            raise ValueError(f"two reports are of the form {report.form!r}; give one of each form")
+        by_form[report.form] = report
     return {
-        estimator.id: _MILLIJOULES_PER_PICOJOULE
-        * sum(
-            _RULES[estimator.rule](row, report.time_steps)
-            * (estimator.ac_pj if row.is_accumulate else estimator.mac_pj)
-            for row in report.rows
-        )
+        estimator.id: sum(energy_by_operation(by_form[estimator.form], estimator).values())
         for estimator in load_estimators().values()
+        if estimator.form in by_form
     }
 
 
-@lru_cache(maxsize=1)
-def load_estimators() -> Mapping[str, Estimator]:
-    """The estimators of `estimators.yaml` by id, in the order of the file.
+def energy_by_operation(report: OperationReport, estimator: Estimator) -> dict[str, float]:
+    """Energy per image of each row of a count.
+
+    Args:
+        report: the operation count of a model, in the estimator's form.
+        estimator: how it is charged.
+
+    Returns:
+        Millijoules per image, summed over time steps, by row name: every operation, then the
+        neuron layers that cost something. Rows of one name are added up.
 
     Raises:
-        ValueError: an entry of the file lacks a field or names an unknown rule.
+        ValueError: the report is of another form.
     """
-    text = files("benchmark.energy").joinpath("estimators.yaml").read_text(encoding="utf-8")
-    return MappingProxyType(_parse(text))
+    if report.form != estimator.form:
+        raise ValueError(
+            f"estimator {estimator.id!r} charges the form {estimator.form!r}, but the report is of "
+            f"the form {report.form!r}; count the model in that form"
+        )
+    energy = {row.name: 0.0 for row in report.rows}
+    for name, picojoules in RULES[estimator.rule](report, **estimator.constants):
+        if picojoules or name in energy:
+            energy[name] = energy.get(name, 0.0) + picojoules * _MILLIJOULES_PER_PICOJOULE
+    return energy
 
 
-def _parse(text: str) -> dict[str, Estimator]:
-    estimators = {}
-    for id_, fields in yaml.safe_load(text).items():
-        try:
-            estimator = Estimator(id=id_, **fields)
-        except (TypeError, ValidationError) as error:
-            raise ValueError(f"estimators.yaml: {id_!r} is not an estimator: {error}") from None
-        if estimator.rule not in _RULES:
-            known = ", ".join(_RULES)
-            raise ValueError(
-                f"estimators.yaml: {id_!r} has the unknown rule {estimator.rule!r}; known: {known}"
+def implied_rate(report: OperationReport, energy_mj: float, estimator: Estimator) -> float:
+    """The rate at which the rule "rate" would give a model a known energy.
+
+    What encodes the image is charged as multiply-accumulates, as often as the report counted it;
+    all else as accumulates, at one rate. Only dense multiply-accumulates are read from the report,
+    which may be of any form: one form explains a published energy by a rate that can be, another
+    does not.
+
+    Args:
+        report: the operation count of a model.
+        energy_mj: its energy in millijoules per image.
+        estimator: one of the rule "rate".
+
+    Returns:
+        Accumulations per dense multiply-accumulate; above 1 or negative where the energy does not
+        fit the form.
+
+    Raises:
+        ValueError: the estimator has another rule, or the report has no operations but the
+            encoding.
+    """
+    if estimator.rule != "rate":
+        raise ValueError(
+            f"estimator {estimator.id!r} has the rule {estimator.rule!r}; a rate is implied only "
+            "by an energy of the rule 'rate'"
+        )
+    encoding = sum(row.dense_macs for row in report.rows if row.encodes) * report.time_steps
+    others = sum(row.dense_macs for row in report.rows if not row.encodes) * report.time_steps
+    if others == 0:
+        raise ValueError(
+            "the report has no operation behind a neuron, so its energy implies no firing rate"
+        )
+    picojoules = energy_mj / _MILLIJOULES_PER_PICOJOULE - encoding * estimator.constants["mac_pj"]
+    return picojoules / (others * estimator.constants["ac_pj"])
+
+
+def load_estimators() -> Mapping[str, Estimator]:
+    """The estimators by id: the shipped ones, then those of the files named in the environment.
+
+    Raises:
+        EstimatorError: a file cannot be read or is not valid, an entry lacks a field, names an
+            unknown rule, or has wrong constants, or an id is taken.
+    """
+    named = os.environ.get(VARIABLE, "").split(os.pathsep)
+    sources = [
+        files("benchmark.energy").joinpath("estimators.yaml"),
+        *(Path(path).expanduser() for path in named if path),
+    ]
+    estimators: dict[str, Estimator] = {}
+    origins: dict[str, Traversable] = {}
+    for source in sources:
+        for estimator in _read(source):
+            if estimator.id in estimators:
+                raise EstimatorError(
+                    f"{source}: estimator {estimator.id!r} exists already, in "
+                    f"{origins[estimator.id]}; give one of them another id"
+                )
+            estimators[estimator.id] = estimator
+            origins[estimator.id] = source
+    return MappingProxyType(estimators)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice; by itself YAML keeps the last and says nothing."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                problem = f"the key {key!r} comes twice"
+                raise yaml.constructor.ConstructorError(
+                    problem=problem, problem_mark=node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _read(source: Traversable) -> Iterator[Estimator]:
+    try:
+        entries = yaml.load(source.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise EstimatorError(
+            f"{source}: cannot be read: {error.strerror}; {VARIABLE} names files of estimators"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EstimatorError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(entries, dict):
+        raise EstimatorError(f"{source}: expected estimators by id, found {entries!r}")
+    for id_, fields in entries.items():
+        if not isinstance(fields, dict) or "id" in fields:
+            raise EstimatorError(
+                f"{source}: estimator {id_!r}: expected title, rule, constants and source, "
+                f"found {fields!r}"
             )
-        estimators[id_] = estimator
-    return estimators
+        try:
+            yield Estimator.model_validate({"id": id_} | fields)
+        except ValidationError as error:
+            raise EstimatorError(f"{source}: estimator {id_!r}: {_first(error)}") from None
 
 
-def _rate(row: OperationRow, time_steps: int) -> float:
-    """Operations per image if the rate of spikes were the same wherever weights are met."""
-    operations = row.dense_macs * time_steps
-    if not row.is_accumulate:
-        return operations
-    if row.value_kind == "real" and row.other_rate is not None:
-        return operations * row.other_rate
-    return operations * row.rate
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if not where:
+        return message
+    found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+    return f"{where}: {message}{found}"
 
 
-def _exact(row: OperationRow, time_steps: int) -> float:
-    return row.exact_synaptic_operations
+def _constants_of(rule: Callable[..., Charges]) -> list[str]:
+    parameters = inspect.signature(rule).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
-_RULES: dict[str, Callable[[OperationRow, int], float]] = {"rate": _rate, "exact": _exact}
+def _rate(report: OperationReport, *, mac_pj: float, ac_pj: float) -> Charges:
+    """As if spikes of the mean rate came wherever weights are met, padding included."""
+    for row in report.rows:
+        each = mac_pj if row.accumulations is None else row.accumulations * ac_pj
+        yield row.name, row.dense_macs * report.time_steps * each
+
+
+def _exact(report: OperationReport, *, mac_pj: float, ac_pj: float) -> Charges:
+    for row in report.rows:
+        yield row.name, row.exact_synaptic_operations * (ac_pj if row.is_accumulate else mac_pj)
+
+
+def _dense(report: OperationReport, *, mac_pj: float) -> Charges:
+    for row in report.rows:
+        yield row.name, row.dense_macs * report.time_steps * mac_pj
+
+
+def _lemaire(
+    report: OperationReport,
+    *,
+    add_pj: float,
+    mul_pj: float,
+    sram_pj: float,
+    sram_pj_per_bit: float,
+    word_bits: float,
+    fifo_words: float,
+) -> Charges:
+    """Operations, memory accesses and addressing: the equations are in `README.md`."""
+    mac_pj = mul_pj + add_pj
+
+    def access_pj(words: float) -> float:
+        return sram_pj + sram_pj_per_bit * word_bits * words
+
+    message_pj = access_pj(fifo_words)
+
+    def synapses(row: OperationRow) -> float:
+        convolves = row.kind.startswith("conv")
+        inputs, outputs = row.inputs * report.time_steps, row.outputs * report.time_steps
+        biases = outputs if row.weights else 0.0
+        parameter_pj = access_pj(row.weights or row.inputs)
+        if row.accumulations is None:
+            macs = row.dense_macs * report.time_steps
+            kernel = row.weights * report.time_steps if convolves else 0.0
+            operations = macs * mac_pj + biases * add_pj
+            addressing = (inputs + outputs + kernel) * add_pj
+            memory = (
+                (macs if convolves else inputs) * access_pj(row.inputs)
+                + (macs + biases) * parameter_pj
+                + outputs * access_pj(row.outputs)
+            )
+        else:
+            met = row.exact_synaptic_operations
+            spikes = row.accumulations * inputs
+            operations = (met + biases) * add_pj
+            addressing = met * add_pj + (2 * spikes * mac_pj if convolves else 0.0)
+            memory = (
+                spikes * message_pj
+                + (met + biases) * parameter_pj
+                + 2 * met * access_pj(row.outputs)
+            )
+        return operations + addressing + memory
+
+    def membranes(row: NeuronRow) -> float:
+        update_pj = row.additions * add_pj + row.multiplications * mul_pj
+        memory = 2 * row.updates * access_pj(row.neurons) + row.spikes * message_pj
+        return row.updates * update_pj + row.spikes * add_pj + memory
+
+    for operation in report.rows:
+        yield operation.name, synapses(operation)
+    for layer in report.neurons:
+        yield layer.name, membranes(layer)
+
+
+RULES: Mapping[str, Callable[..., Charges]] = MappingProxyType(
+    {"rate": _rate, "exact": _exact, "lemaire": _lemaire, "dense": _dense}
+)
+"""The rules by name: each charges a report with the constants that are its keyword arguments."""

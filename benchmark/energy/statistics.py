@@ -1,4 +1,4 @@
-"""What an operand carries: how many non-zeros, where they lie, and which kind of values they are.
+"""What one tensor carries: how many non-zeros, where they lie, and which kind of values they are.
 
 Every count is a whole number held in int or float64, so nothing is ever rounded.
 """
@@ -8,24 +8,50 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from benchmark.energy.operations import ValueKind
-
 _EXACT_IN_FLOAT32 = 2**24
+_SAMPLE = 4096  # values looked at first: most real-valued tensors show there what they are
+
+
+class Layout(NamedTuple):
+    """How the samples of a batch lie along the first axes of a tensor: time first, then images.
+
+    Attributes:
+        steps: time steps told apart; 1 where they are not.
+        images: images told apart; 1 where they are not.
+    """
+
+    steps: int = 1
+    images: int = 1
+
+    @property
+    def samples(self) -> int:
+        """Time steps times images."""
+        return self.steps * self.images
 
 
 class Values(NamedTuple):
-    """The non-zero values of a tensor: the one they all equal, if any; are they whole numbers?"""
+    """The non-zero values of a tensor.
+
+    Attributes:
+        constant: the one they all equal, or None.
+        whole: whether they are whole numbers.
+        low: the lowest value, zero included; without end where values are not whole and differ.
+        high: the highest.
+    """
 
     constant: float | None
     whole: bool
+    low: float
+    high: float
+
+
+_REAL = Values(None, False, -math.inf, math.inf)
 
 
 class TensorStatistics:
@@ -33,37 +59,80 @@ class TensorStatistics:
 
     Attributes:
         elements: how many values the tensor has.
-        nonzeros: how many of them are not zero.
     """
 
     def __init__(self, x: Tensor) -> None:
         self.elements = x.numel()
-        self.nonzeros = _count(x.bool())
+        self._nonzeros: int | None = None
         self._values: Values | None = None
         self._sums: dict[Hashable, Tensor] = {}
 
+    def nonzeros(self, x: Tensor) -> int:
+        """How many values of `x`, the tensor these statistics are of, are not zero."""
+        if self._nonzeros is None:
+            self._nonzeros = _count(x.bool())
+        return self._nonzeros
+
     def values(self, x: Tensor) -> Values:
-        """The kind of the non-zero values of `x`, the tensor these statistics are of."""
+        """The kind of the non-zero values of `x`."""
         if self._values is None:
-            self._values = _values(x, self.nonzeros)
+            self._values = _values(x, self.nonzeros(x))
         return self._values
 
-    def sums(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
-        """How many non-zeros `x` has along `dims`: float64, of the shape of the other axes."""
-        key = (tuple(x.shape), dims)
+    def weighing(self, x: Tensor) -> tuple[bool, int]:
+        """Whether magnitudes of `x` have to be summed; if not, what each non-zero weighs.
+
+        Real values have no weight; 1 stands for it.
+        """
+        values = self.values(x)
+        if values.constant is None:
+            return values.whole and self.nonzeros(x) > 0, 1
+        return False, int(abs(values.constant)) if values.whole else 1
+
+    def sums(self, x: Tensor, dims: tuple[int, ...], weigh: bool = False) -> Tensor:
+        """How many non-zeros `x` has along `dims`: float64, of the shape of the other axes.
+
+        Args:
+            x: the tensor these statistics are of, or a view of the whole of it.
+            dims: the axes to sum over, none of them negative.
+            weigh: sum absolute values instead, which must be whole numbers.
+        """
+        key = (tuple(x.shape), dims, weigh)
         if key not in self._sums:
-            self._sums[key] = self._sum(x, dims)
+            self._sums[key] = self._sum(x, dims, weigh)
         return self._sums[key]
 
-    def _sum(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    def by_sample(self, x: Tensor, layout: Layout, weigh: bool = False) -> Tensor:
+        """Non-zeros, or magnitudes, of each sample: float64 `(steps, images)`.
+
+        Args:
+            x: the tensor these statistics are of; where there are samples to tell apart, its first
+                axis is these, or several rows or heads of each.
+            layout: the samples.
+            weigh: as for `sums`.
+        """
+        if not weigh and layout.samples == 1:
+            return torch.full(layout, float(self.nonzeros(x)), dtype=torch.float64)
+        maps = merged_axes(x) if x.dim() > 1 else x.view(-1, 1)
+        return self.sums(maps, (1,), weigh).reshape(layout.samples, -1).sum(1).view(layout)
+
+    def _sum(self, x: Tensor, dims: tuple[int, ...], weigh: bool) -> Tensor:
         summed = math.prod(x.shape[dim] for dim in dims)
-        if self.nonzeros in (0, self.elements):
-            kept = [size for dim, size in enumerate(x.shape) if dim not in dims]
-            value = float(summed) if self.nonzeros else 0.0
+        kept = [size for dim, size in enumerate(x.shape) if dim not in dims]
+        nonzeros = self.nonzeros(x)
+        if nonzeros == 0 or (nonzeros == self.elements and not weigh):
+            value = float(summed) if nonzeros else 0.0
             return torch.full(kept, value, dtype=torch.float64, device=x.device)
-        binary = self._values is not None and self._values.constant == 1
-        dtype = torch.float32 if summed < _EXACT_IN_FLOAT32 else torch.float64
-        return (x if binary else x.bool()).to(dtype).sum(dims).double()
+        limit = _EXACT_IN_FLOAT32
+        if weigh:
+            values = self.values(x)
+            counted = x.abs()
+            limit = int(limit // max(abs(values.low), abs(values.high)))
+        else:
+            is_binary = self._values is not None and self._values.constant == 1
+            counted = x if is_binary else x.bool()
+        dtype = torch.float32 if summed < limit else torch.float64
+        return counted.to(dtype).sum(dims).double()
 
 
 class StatisticsCache:
@@ -91,85 +160,9 @@ class StatisticsCache:
         return self._entries[key]
 
 
-@dataclass
-class Operand:
-    """Streamed statistics of everything that one operand of an operation has carried."""
-
-    elements: int = 0
-    nonzeros: int = 0
-    _constant: float | None = None
-    _uniform: bool = True
-    _whole: bool = True
-
-    def add(self, statistics: TensorStatistics, x: Tensor) -> None:
-        """Add the tensor `x`, whose statistics are given."""
-        self.elements += statistics.elements
-        self.nonzeros += statistics.nonzeros
-        if statistics.nonzeros == 0 or self.kind == "real":
-            return
-        constant, whole = statistics.values(x)
-        self._uniform &= constant is not None and self._constant in (None, constant)
-        self._constant = constant
-        self._whole &= whole
-
-    @property
-    def rate(self) -> float:
-        """Share of non-zeros; 0.0 where nothing was seen."""
-        return self.nonzeros / self.elements if self.elements else 0.0
-
-    @property
-    def kind(self) -> ValueKind:
-        """The kind of all values seen; binary where there was nothing but zeros."""
-        if self._uniform:
-            return "binary" if self._constant in (None, 1.0) else "scaled"
-        return "integer" if self._whole else "real"
-
-
-class Coverage(NamedTuple):
-    """How many kernel positions each input position meets along one spatial axis.
-
-    Attributes:
-        counts: whole numbers as float64, `(size,)`.
-        total: their sum.
-    """
-
-    counts: Tensor
-    total: int
-
-
-@lru_cache(maxsize=1024)
-def coverage(
-    size: int,
-    out: int,
-    kernel: int,
-    stride: int,
-    padding: int,
-    dilation: int,
-    transposed: bool,
-    device: torch.device,
-) -> Coverage:
-    """Coverage of the inputs of a convolution along one axis.
-
-    Args:
-        size: input positions.
-        out: output positions.
-        kernel: kernel positions.
-        stride: stride of the convolution.
-        padding: padding of the convolution; of a transposed one, what is cropped.
-        dilation: dilation of the kernel.
-        transposed: whether the convolution is transposed.
-        device: where the counts shall lie.
-    """
-    inputs = torch.arange(size).unsqueeze(1)
-    taps = torch.arange(kernel) * dilation
-    if transposed:
-        outputs = inputs * stride - padding + taps
-        met = (outputs >= 0) & (outputs < out)
-    else:
-        offsets = inputs + padding - taps
-        met = (offsets >= 0) & (offsets < out * stride) & (offsets % stride == 0)
-    counts = met.sum(1)
-    return Coverage(counts.double().to(device), int(counts.sum()))
+def merged_axes(x: Tensor) -> Tensor:
+    """Maps `(samples, C, ...)` as `(samples, C, positions)`: a view, in both memory layouts."""
+    return x.flatten(2) if x.dim() > 3 else x
 
 
 def _count(mask: Tensor) -> int:
@@ -178,13 +171,22 @@ def _count(mask: Tensor) -> int:
 
 def _values(x: Tensor, nonzeros: int) -> Values:
     if x.is_complex():
-        return Values(None, whole=False)
+        return _REAL
+    if nonzeros == 0:
+        return Values(None, True, 0.0, 0.0)
+    sample = (x if x.is_contiguous() else x[:1]).flatten()[:_SAMPLE]
+    if not _is_whole(sample) and len(torch.unique(sample)) > 2:
+        return _REAL
     low, high = (value.item() for value in torch.aminmax(x))
     if not (math.isfinite(low) and math.isfinite(high)):
-        return Values(None, whole=False)
+        return _REAL
     constant = high if high != 0 else low
     if low in (0, constant):  # so no value lies beyond the constant
         equal = x >= constant if constant > 0 else x <= constant
         if _count(equal) == nonzeros:
-            return Values(constant, whole=float(constant).is_integer())
-    return Values(None, whole=not x.is_floating_point() or torch.equal(x, x.round()))
+            return Values(constant, float(constant).is_integer(), min(low, 0.0), max(high, 0.0))
+    return Values(None, True, low, high) if _is_whole(x) else _REAL
+
+
+def _is_whole(x: Tensor) -> bool:
+    return not x.is_floating_point() or torch.equal(x, x.round())

@@ -50,7 +50,10 @@ def _written(func: Any) -> list[int]:
     return [i for i, argument in arguments if argument.alias_info and argument.alias_info.is_write]
 
 
-def storage_of(x: Tensor) -> StorageWeakRef:
+StorageKey = StorageWeakRef
+
+
+def storage_of(x: Tensor) -> StorageKey:
     """The storage of `x`, as a key that neither keeps its memory nor can be taken for another."""
     return StorageWeakRef(x.untyped_storage())
 

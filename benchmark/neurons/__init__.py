@@ -9,10 +9,12 @@ from benchmark.neurons.modules import (
     PLIF,
     PSN,
     Neuron,
+    UpdateCost,
     binary_steps,
     is_neuron,
     neuron_factory,
     sum_steps,
+    update_cost,
 )
 from benchmark.neurons.surrogate import SURROGATES
 
@@ -26,10 +28,12 @@ __all__ = [
     "SURROGATES",
     "BackendError",
     "Neuron",
+    "UpdateCost",
     "available_backends",
     "binary_steps",
     "is_neuron",
     "neuron_factory",
     "sum_steps",
+    "update_cost",
     "use_backend",
 ]

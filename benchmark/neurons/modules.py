@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +15,45 @@ from benchmark.neurons.surrogate import DEFAULT_ALPHA, spike
 from benchmark.registry import unknown_name
 
 
+class UpdateCost(NamedTuple):
+    """What one neuron does at one time step, and what it keeps until the next.
+
+    Attributes:
+        additions: charging, leaking and resetting the membrane; comparisons are free.
+        multiplications: the leak, and other factors that do not fold into weights.
+        states: values kept, such as the membrane.
+    """
+
+    additions: int
+    multiplications: int
+    states: int
+
+
 class Neuron(nn.Module):
     """Base of all neurons: forward maps currents `(T, ...)` to spikes of the same shape.
 
     Attributes:
         spike_levels: the largest spike; spikes are whole numbers from 0 to it.
+        update_cost: what an update costs.
     """
 
     spike_levels = 1
+    update_cost = UpdateCost(additions=1, multiplications=0, states=1)
+
+
+def update_cost(neuron: nn.Module) -> UpdateCost:
+    """What an update of a neuron costs; of a foreign one, what its having a `tau` suggests."""
+    if isinstance(neuron, Neuron):
+        return neuron.update_cost
+    return _LEAKY if hasattr(neuron, "tau") else Neuron.update_cost
 
 
 def is_neuron(module: nn.Module) -> bool:
     """Whether a module is one of ours, or of SpikingJelly's, which have a `v_threshold`."""
     return isinstance(module, Neuron) or hasattr(module, "v_threshold")
+
+
+_LEAKY = UpdateCost(additions=2, multiplications=1, states=1)
 
 
 class _Recurrent(Neuron):
@@ -52,6 +79,7 @@ class _Recurrent(Neuron):
             raise ValueError(f"alpha is {dynamics.alpha}; it must be positive")
         self.dynamics = dynamics
         self.spike_levels = dynamics.levels
+        self.update_cost = Neuron.update_cost if dynamics.tau is None else _LEAKY
         learnt = nn.Parameter(torch.tensor(dynamics.threshold)) if learn_threshold else None
         self.register_parameter("learnt_threshold", learnt)
 
@@ -246,6 +274,7 @@ class PSN(Neuron):
         self.weight = nn.Parameter(torch.empty(time_steps, time_steps))
         self.bias = nn.Parameter(torch.full((time_steps, 1), -threshold))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self.update_cost = UpdateCost(time_steps, time_steps, states=0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents `(T, ...)` to spikes of the same shape.

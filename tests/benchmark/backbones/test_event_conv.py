@@ -291,7 +291,11 @@ def test_plain_vectors(monkeypatch, tmp_path):
         event_conv._library.cache_clear()
 
 
-def test_a_count_without_them_is_refused():
+def test_a_count_lists_them_as_uncounted():
     model = nn.Sequential(EventConv2d(nn.Conv2d(3, 4, 3)))
-    with pytest.raises(NotImplementedError, match="event_conv2d, which has no counting rule"):
-        profile_operations(model.eval(), [torch.ones(1, 3, 8, 8)])
+    report = profile_operations(model.eval(), [torch.ones(1, 3, 8, 8)])
+    assert report.rows == []
+    (uncounted,) = report.uncounted
+    assert uncounted.operation == "spikebench::event_conv2d"
+    assert uncounted.reason == "no rule"
+    assert uncounted.multiplications >= 6 * 6 * 4 * 3 * 9

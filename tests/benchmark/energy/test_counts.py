@@ -10,6 +10,16 @@ from benchmark.energy.counter import profile_operations
 from benchmark.energy.statistics import TensorStatistics
 from tests.benchmark.energy.models import Call, MatMul, names, only_row, reals, spikes
 
+
+class Passing(nn.Module):
+    """A neuron that fires what it reads."""
+
+    v_threshold = 1.0
+
+    def forward(self, x):
+        return x
+
+
 CONVOLUTIONS = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
 TRANSPOSED = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
 
@@ -150,21 +160,6 @@ def test_a_transformer_layer_has_no_hidden_operation():
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_an_operation_without_a_rule_is_an_error():
-    model = nn.Sequential(nn.Bilinear(3, 3, 2))
-    with pytest.raises(NotImplementedError, match="module '0' runs aten::_trilinear"):
-        profile_operations(model, [spikes(2, 3)], forward=lambda m, x: m[0](x, x))
-
-
-def test_a_foreign_operation_that_reads_a_weight_matrix_is_an_error():
-    vision = pytest.importorskip("torchvision")
-    model = vision.ops.DeformConv2d(1, 1, 1)
-    with pytest.raises(NotImplementedError, match="torchvision::deform_conv2d"):
-        profile_operations(
-            model, [spikes(1, 1, 2, 2)], forward=lambda m, x: m(x, x.repeat(1, 2, 1, 1))
-        )
-
-
 def test_dense_macs_of_resnet18():
     vision = pytest.importorskip("torchvision")
     model = vision.models.resnet18().eval()
@@ -248,6 +243,58 @@ def test_no_rois_count_nothing():
     )
     assert report.dense_macs == report.synaptic_operations == 0
     assert [(row.rate, row.value_kind) for row in report.rows] == [(0.0, "binary")] * 2
+
+
+def test_integers_are_accumulated_as_often_as_they_say():
+    integers = torch.tensor([[[0.0, 3, 1]], [[2, 0, 4]]])
+    model = nn.Sequential(Passing(), nn.Conv1d(1, 2, 3, padding=1))
+    row = only_row(model, integers)
+    assert (row.value_kind, row.value_range, row.magnitude) == ("integer", (0, 4), 10 / 6)
+    ones = torch.ones(1, 1, 3)
+    assert row.exact_synaptic_operations == 2 * F.conv1d(integers, ones, padding=1).sum() / 2
+    assert row.accumulations == row.magnitude
+    linear = only_row(nn.Sequential(Passing(), nn.Linear(3, 5)), integers[:, 0])
+    assert linear.exact_synaptic_operations == 5 * 10 / 2
+
+
+def test_integers_that_no_neuron_fired_are_multiplied():
+    pixels = torch.randint(0, 256, (2, 1, 3, 3), generator=torch.Generator().manual_seed(0))
+    row = only_row(nn.Conv2d(1, 2, 1), pixels.float())
+    assert (row.value_kind, row.encodes, row.accumulations) == ("integer", True, None)
+    assert row.exact_synaptic_operations == 2 * (pixels != 0).sum() / 2
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ([[0.0, 1], [1, 1]], [[5.0, 0], [2, 3]], 2 + 3),  # spikes choose what is added
+        ([[0.0, 2], [1, 1]], [[5.0, 0], [2, 3]], 2 * 2 + 1 + 2),
+        ([[0.5, 2], [1, 1]], [[5.0, 0], [2, 3]], 2 * 5 + 2 * 5),
+        ([[0.5, 2], [1, 1]], [[0.5, 0], [2, 3]], 2 * 1 + 2 * 2),
+    ],
+)
+def test_products_of_integers(left, right, expected):
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.passing = Passing()
+
+        def forward(self, pair):
+            a, b = self.passing(pair)
+            return a @ b
+
+    row = only_row(Product(), torch.tensor([left, right]), forward=lambda m, x: m(x))
+    assert row.exact_synaptic_operations * 2 == expected
+
+
+def test_products_of_activations_value_by_value():
+    x, mask = spikes(2, 3, 4, 4), spikes(2, 3, 1, 4, seed=1)
+    for product in (lambda a, b: a * b, torch.mul, lambda a, b: a.clone().mul_(b)):
+        row = only_row(Call(lambda self, pair, product=product: product(*pair)), (x, mask))
+        assert row.kind == "mul"
+        assert row.dense_macs == 3 * 4 * 4
+        assert row.exact_synaptic_operations == int((x * mask).sum()) / 2
+        assert [row.rate, row.other_rate] == pytest.approx([x.mean().item(), mask.mean().item()])
 
 
 def test_statistics_see_writes_in_place():

@@ -1,11 +1,33 @@
+import math
+import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from benchmark.energy import estimators
-from benchmark.energy.estimators import energies, load_estimators
-from benchmark.energy.operations import OperationReport, OperationRow
+from benchmark.energy.counter import profile_operations
+from benchmark.energy.estimators import (
+    RULES,
+    Estimator,
+    EstimatorError,
+    energies,
+    energy_by_operation,
+    implied_rate,
+    load_estimators,
+)
+from benchmark.energy.operations import NeuronRow, OperationReport, OperationRow
+from benchmark.errors import UserError
+
+CHIP = """
+chip:
+  title: a chip
+  rule: rate
+  constants: {mac_pj: 2, ac_pj: 0.5}
+  source: its data sheet
+"""
 
 
 def row(**changes):
@@ -21,42 +43,83 @@ def row(**changes):
     return OperationRow(**(fields | changes))
 
 
-def picojoules(*rows, time_steps=4):
-    report = OperationReport(images=1, time_steps=time_steps, rows=list(rows), firing_rates={})
-    return {name: energy * 1e9 for name, energy in energies(report).items()}
+def real(**changes):
+    return row(**({"value_kind": "real", "rate": 0.9} | changes))
+
+
+def count(*rows, time_steps=4, neurons=(), form="as-coded"):
+    return OperationReport(
+        images=1, time_steps=time_steps, rows=list(rows), neurons=list(neurons), form=form
+    )
+
+
+def picojoules(id_, *rows, **options):
+    estimator = load_estimators()[id_]
+    return 1e9 * energies(count(*rows, **options, form=estimator.form))[id_]
+
+
+@pytest.fixture
+def named(tmp_path, monkeypatch):
+    """Writes estimator files and names them in the environment."""
+
+    def name(*texts):
+        paths = [tmp_path / f"{number}.yaml" for number in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text, encoding="utf-8")
+        monkeypatch.setenv("SPIKEBENCH_ESTIMATORS", os.pathsep.join(map(str, paths)))
+        return paths
+
+    return name
+
+
+@pytest.fixture(autouse=True)
+def _only_shipped_ones(monkeypatch):
+    monkeypatch.delenv("SPIKEBENCH_ESTIMATORS", raising=False)
 
 
 def test_shipped_estimators():
-    assert list(load_estimators()) == ["rate-45nm", "exact-45nm"]
+    forms = {id_: estimator.form for id_, estimator in load_estimators().items()}
+    assert list(forms.items()) == [
+        ("rate-45nm", "as-coded"),
+        ("exact-45nm", "as-coded"),
+        ("paper-45nm", "paper"),
+        ("lemaire-45nm", "as-coded"),
+        ("dense-45nm", "as-coded"),
+    ]
     for id_, estimator in load_estimators().items():
         assert estimator.id == id_
-        assert estimator.title
-        assert estimator.source
-        assert 0 < estimator.ac_pj < estimator.mac_pj
+        assert estimator.constants
 
 
-@pytest.mark.parametrize("kind", ["binary", "scaled", "integer"])
-def test_spikes_are_accumulated(kind):
-    assert picojoules(row(value_kind=kind)) == pytest.approx(
-        {"rate-45nm": 1000 * 4 * 0.25 * 0.9, "exact-45nm": 800 * 0.9}
-    )
+def test_spikes_are_accumulated():
+    for kind in ("binary", "scaled"):
+        assert picojoules("rate-45nm", row(value_kind=kind)) == pytest.approx(1000 * 4 * 0.25 * 0.9)
+        assert picojoules("exact-45nm", row(value_kind=kind)) == pytest.approx(800 * 0.9)
 
 
-def test_real_values_are_multiplied():
-    assert picojoules(row(value_kind="real")) == pytest.approx(
-        {"rate-45nm": 1000 * 4 * 4.6, "exact-45nm": 800 * 4.6}
-    )
+def test_an_integer_spike_is_accumulated_as_often_as_it_says():
+    integer = row(value_kind="integer", rate=0.25, magnitude=0.6)
+    assert picojoules("rate-45nm", integer) == pytest.approx(1000 * 4 * 0.6 * 0.9)
+    assert picojoules("exact-45nm", integer) == pytest.approx(800 * 0.9)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "rate"),
+    "multiplied", [real(), row(value_kind="integer", magnitude=40.0, encodes=True)]
+)
+def test_other_values_are_multiplied(multiplied):
+    assert picojoules("rate-45nm", multiplied) == pytest.approx(1000 * 4 * 4.6)
+    assert picojoules("exact-45nm", multiplied) == pytest.approx(800 * 4.6)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "each"),
     [
         (("binary", 0.25), ("integer", 0.75), 0.25 * 0.9),
         (("real", 1.0), ("binary", 0.5), 0.5 * 0.9),
         (("real", 0.9), ("real", 0.8), 4.6),
     ],
 )
-def test_a_product_is_charged_at_the_rate_of_its_spikes(first, second, rate):
+def test_a_product_is_charged_at_the_rate_of_its_spikes(first, second, each):
     product = row(
         kind="matmul",
         value_kind=first[0],
@@ -64,30 +127,401 @@ def test_a_product_is_charged_at_the_rate_of_its_spikes(first, second, rate):
         other_value_kind=second[0],
         other_rate=second[1],
     )
-    assert picojoules(product)["rate-45nm"] == pytest.approx(1000 * 4 * rate)
+    assert picojoules("rate-45nm", product) == pytest.approx(1000 * 4 * each)
 
 
-def test_rows_add_up():
-    both = picojoules(row(), row(value_kind="real"))
-    assert both == pytest.approx(
-        {name: picojoules(row())[name] + picojoules(row(value_kind="real"))[name] for name in both}
+def test_dense_hardware_multiplies_whatever_comes():
+    for any_row in (row(), row(rate=0.0, exact_synaptic_operations=0.0), real()):
+        assert picojoules("dense-45nm", any_row) == pytest.approx(1000 * 4 * 4.6)
+
+
+def test_the_papers_estimator_is_the_rate_rule_on_the_papers_form():
+    rows = (real(encodes=True), row())
+    assert picojoules("paper-45nm", *rows) == pytest.approx(picojoules("rate-45nm", *rows))
+    assert list(energies(count(*rows, form="paper"))) == ["paper-45nm"]
+
+
+def test_each_form_gets_its_estimators_in_the_order_of_the_file():
+    coded, fused, folded = (count(row(), form=form) for form in ("as-coded", "paper", "dense"))
+    assert list(energies(fused, folded, coded)) == list(load_estimators())
+    assert "paper-45nm" not in energies(coded)
+    assert energies(folded) == energies() == {}
+
+
+def test_two_reports_of_one_form_are_an_error():
+    with pytest.raises(ValueError, match="^two reports are of the form 'paper'; give one of each"):
+        energies(count(row(), form="paper"), count(real(), form="paper"))
+
+
+def membrane(**changes):
+    fields = {
+        "name": "lif",
+        "kind": "LIF",
+        "neurons": 256.0,
+        "updates": 512.0,
+        "state_bytes": 1024.0,
+        "rate": 20 / 512,
+        "spikes": 20.0,
+    }
+    return NeuronRow(**(fields | changes))
+
+
+@pytest.mark.parametrize("id_", ["rate-45nm", "exact-45nm", "lemaire-45nm", "dense-45nm"])
+def test_the_energy_of_a_model_is_the_sum_over_its_rows(id_):
+    estimator = load_estimators()[id_]
+    report = count(
+        row(name="b"), real(name="a"), row(name="silent", rate=0.0), neurons=[membrane()]
     )
-    assert picojoules() == {"rate-45nm": 0.0, "exact-45nm": 0.0}
+    by_name = energy_by_operation(report, estimator)
+    assert list(by_name) == ["b", "a", "silent"] + ["lif"] * (id_ == "lemaire-45nm")
+    assert sum(by_name.values()) == energies(report)[id_]
+    alone = energy_by_operation(count(real(name="a")), estimator)
+    assert by_name["a"] == pytest.approx(alone["a"])
 
 
-def test_an_unknown_rule_is_one_clear_error():
-    text = "a: {title: A, rule: guess, mac_pj: 1, ac_pj: 1, source: none}"
-    with pytest.raises(
-        ValueError,
-        match=r"^estimators.yaml: 'a' has the unknown rule 'guess'; known: rate, exact$",
-    ):
-        estimators._parse(text)
+def test_neurons_that_cost_nothing_are_left_out():
+    lemaire = load_estimators()["lemaire-45nm"]
+    free = lemaire.model_copy(update={"constants": dict.fromkeys(lemaire.constants, 0.0)})
+    assert energy_by_operation(count(row(), neurons=[membrane()]), free) == {"layer": 0.0}
 
 
-@pytest.mark.parametrize("text", ["a: {title: A}", "a: 3"])
-def test_an_incomplete_estimator_is_named(text):
-    with pytest.raises(ValueError, match="'a' is not an estimator"):
-        estimators._parse(text)
+def test_rows_of_one_name_are_added_up():
+    report = count(row(), row(), neurons=[membrane(name="layer")])
+    once = count(row())
+    for id_ in ("rate-45nm", "exact-45nm", "dense-45nm"):
+        assert energies(report)[id_] == pytest.approx(2 * energies(once)[id_])
+    lemaire = load_estimators()["lemaire-45nm"]
+    both = energy_by_operation(report, lemaire)["layer"]
+    neurons = energy_by_operation(count(neurons=[membrane()]), lemaire)["lif"]
+    assert both == pytest.approx(2 * energy_by_operation(once, lemaire)["layer"] + neurons)
+
+
+def test_an_estimator_refuses_another_form():
+    with pytest.raises(ValueError, match="'paper-45nm' charges the form 'paper', but the report"):
+        energy_by_operation(count(row()), load_estimators()["paper-45nm"])
+
+
+def test_a_network_without_neurons_is_charged_as_multiply_accumulates():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 8, 5)
+    )
+    batch = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    coded = profile_operations(model, [batch])
+    fused = profile_operations(model, [batch], form="paper")
+    energy = energies(coded, fused)
+    macs = 4 * 8 * 8 * 3 * 9 + 4 * 8 * 8 * 5
+    for id_ in ("rate-45nm", "paper-45nm", "dense-45nm"):
+        assert energy[id_] == pytest.approx(macs * 4.6e-9)
+    assert energy["exact-45nm"] == pytest.approx(coded.synaptic_operations * 4.6e-9)
+    # The equations of the formal network, layer by layer, as in the tests below.
+    conv = (
+        6912 * 3.2 + 256 * 0.1 + (192 + 256 + 108) * 0.1
+        + 6912 * sram(192) + (6912 + 256) * sram(108) + 256 * sram(256)
+    )  # fmt: skip
+    linear = (
+        1280 * 3.2 + 5 * 0.1 + (256 + 5) * 0.1
+        + 256 * sram(256) + (1280 + 5) * sram(1280) + 5 * sram(5)
+    )  # fmt: skip
+    assert energy["lemaire-45nm"] == pytest.approx((conv + linear) * 1e-9)
+
+
+# Lemaire et al. 2022. Numbers of the equations are those of the paper.
+
+ADD, MUL = 0.1, 3.1
+
+
+def sram(words):
+    """Picojoules of one access to a memory of 32-bit words."""
+    return 13.2 + 1.09e-5 * 32 * words
+
+
+FIFO = sram(1000)
+
+
+def test_the_sram_line_is_the_least_squares_one_through_the_published_points():
+    per_bit, base = np.polyfit(np.array([8e3, 32e3, 1e6]) * 8, [10, 20, 100], 1)
+    constants = load_estimators()["lemaire-45nm"].constants
+    assert constants["sram_pj_per_bit"] == pytest.approx(per_bit, rel=5e-3)
+    assert constants["sram_pj"] == pytest.approx(base, rel=5e-3)
+
+
+def test_lemaire_of_a_spiking_convolution_with_its_neurons():
+    # 2 to 4 channels of 8 x 8, 3 x 3 weights, stride 1, T = 2, LIF. 10 spikes come in, none on the
+    # border, so that each meets 4 * 3 * 3 = 36 weights; 20 go out.
+    convolution = row(
+        name="conv",
+        dense_macs=4608.0,
+        inputs=128.0,
+        outputs=256.0,
+        weights=72,
+        rate=10 / 256,
+        exact_synaptic_operations=360.0,
+    )
+    energy = picojoules("lemaire-45nm", convolution, time_steps=2, neurons=[membrane()])
+
+    potentials = 4 * 8 * 8
+    accumulations = 10 * 4 * 3 * 3 + 2 * potentials + 20  # (1): synapses, biases, resets
+    leaks = 2 * potentials  # (1): a multiply-accumulate at each time step
+    operations = accumulations * ADD + leaks * (MUL + ADD)
+    read_in = 10  # (5)
+    read_parameters = 10 * 4 * 3 * 3 + 2 * potentials  # (7)
+    read_potentials = 10 * 4 * 3 * 3 + 2 * potentials  # (9)
+    write_out = 20  # (13)
+    write_potentials = 10 * 4 * 3 * 3 + 2 * potentials  # (14)
+    memory = (
+        (read_in + write_out) * FIFO
+        + read_parameters * sram(2 * 4 * 3 * 3)
+        + (read_potentials + write_potentials) * sram(potentials)
+    )
+    addressing = 10 * 4 * 3 * 3 * ADD + 10 * 2 * (MUL + ADD)  # (16)
+    assert energy == pytest.approx(operations + memory + addressing)
+    assert energy == pytest.approx(1727.6 + 35115.29 + 100, abs=0.01)  # worked out by hand
+
+
+def test_lemaire_of_a_spiking_linear_layer():
+    # 30 inputs, 7 outputs, T = 3; 12 spikes come in.
+    linear = row(
+        kind="linear",
+        dense_macs=210.0,
+        inputs=30.0,
+        outputs=7.0,
+        weights=210,
+        rate=12 / 90,
+        exact_synaptic_operations=84.0,
+    )
+    operations = (12 * 7 + 3 * 7) * ADD  # (2), where the paper counts N_in times too many
+    memory = 12 * FIFO + (12 * 7 + 3 * 7) * sram(210) + 2 * 12 * 7 * sram(7)  # (5), (8), (10), (15)
+    addressing = 12 * 7 * ADD  # (17)
+    energy = picojoules("lemaire-45nm", linear, time_steps=3)
+    assert energy == pytest.approx(operations + memory + addressing)
+
+
+def test_lemaire_sends_an_integer_spike_as_often_as_it_says():
+    binary = row(kind="linear", inputs=30.0, outputs=7.0, weights=210, rate=0.8)
+    integer = row(**binary.model_dump() | {"value_kind": "integer", "rate": 0.3, "magnitude": 0.8})
+    assert picojoules("lemaire-45nm", integer) == picojoules("lemaire-45nm", binary)
+
+
+def test_lemaire_of_a_formal_convolution():
+    # 1 to 4 channels of 8 x 8, 3 x 3 weights, run at both of 2 time steps.
+    convolution = real(dense_macs=2304.0, inputs=64.0, outputs=256.0, weights=36)
+    macs = 4 * 8 * 8 * 1 * 3 * 3
+    operations = macs * (MUL + ADD) + 256 * ADD  # (1)
+    memory = macs * sram(64) + (macs + 256) * sram(36) + 256 * sram(256)  # (3), (6), (11)
+    addressing = (64 + 256 + 4 * 3 * 3) * ADD  # (16)
+    energy = picojoules("lemaire-45nm", convolution, time_steps=2)
+    assert energy == pytest.approx(2 * (operations + memory + addressing))
+
+
+def test_lemaire_takes_an_operand_of_a_product_for_its_weights():
+    product = row(
+        kind="matmul", dense_macs=500.0, inputs=60.0, outputs=25.0, rate=0.2,
+        other_value_kind="real", other_rate=1.0, exact_synaptic_operations=100.0,
+    )  # fmt: skip
+    spikes, met = 0.2 * 60, 100
+    expected = met * 2 * ADD + spikes * FIFO + met * sram(60) + 2 * met * sram(25)
+    assert picojoules("lemaire-45nm", product, time_steps=1) == pytest.approx(expected)
+
+
+def test_lemaire_agrees_with_spikingjelly():
+    """Each price alone, so that counts are compared, not constants."""
+    counters = pytest.importorskip("spikingjelly.activation_based.op_counter")
+    from spikingjelly.activation_based import layer, neuron
+
+    torch.manual_seed(0)
+    conv = layer.Conv2d(3, 6, 1, step_mode="m")  # spikes meet the same weights wherever they are
+    model = nn.Sequential(conv, neuron.LIFNode(step_mode="m", decay_input=False)).eval()
+    spikes = (torch.rand(4, 1, 3, 5, 5) < 0.3).float()
+    with torch.no_grad():
+        fired = model(spikes).sum().item()
+    model[1].reset()
+
+    points = tuple((float(size), 0.25) for size in range(4))  # 1 pJ for each word of 4 bytes
+    prices = {"add": (1, 0, 0), "mul": (0, 1, 0), "memory": (0, 0, 1)}
+    convolution = row(
+        dense_macs=450.0,
+        inputs=75.0,
+        outputs=150.0,
+        weights=18,
+        rate=spikes.mean().item(),
+        exact_synaptic_operations=spikes.sum().item() * 6,
+    )
+    report = count(
+        convolution, neurons=[membrane(neurons=150.0, updates=600.0, spikes=fired, rate=0.1)]
+    )
+    for add, mul, access in prices.values():
+        ours = Estimator(
+            id="x", title="x", rule="lemaire", source="x",
+            constants={
+                "add_pj": add, "mul_pj": mul, "sram_pj": access, "sram_pj_per_bit": 0,
+                "word_bits": 32, "fifo_words": 1000,
+            },
+        )  # fmt: skip
+        config = counters.LemaireEnergyConfig(
+            cost_config=counters.LemaireEnergyCostConfig(
+                e_add_pj=add,
+                e_mul_pj=mul,
+                memory_breakpoints=points if access else tuple((p[0], 0.0) for p in points),
+            )
+        )
+        theirs = counters.estimate_lemaire_energy(model, spikes, config=config).total_pj
+        model[1].reset()
+        assert sum(energy_by_operation(report, ours).values()) == pytest.approx(theirs * 1e-9)
+
+
+# The rate that an energy implies.
+
+
+def test_the_implied_rate_gives_the_energy_back():
+    rows = (
+        real(name="stem", dense_macs=500.0, encodes=True),
+        row(name="a", rate=0.3),
+        row(name="b", dense_macs=3000.0, rate=0.3),
+    )
+    estimator = load_estimators()["rate-45nm"]
+    energy = energies(count(*rows))["rate-45nm"]
+    assert implied_rate(count(*rows), energy, estimator) == pytest.approx(0.3)
+    # What the rows carry does not matter, nor does the form.
+    others = (rows[0], real(name="a"), row(name="b", dense_macs=3000.0, rate=0.9))
+    assert implied_rate(count(*others, form="paper"), energy, estimator) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("energy", "rate"), [(100, 3.0), (10, -2.0)])
+def test_an_implied_rate_may_be_impossible(energy, rate):
+    rows = (real(dense_macs=10.0, encodes=True), row(dense_macs=20.0))
+    estimator = load_estimators()["rate-45nm"]
+    implied = implied_rate(count(*rows, time_steps=1), energy * 1e-9, estimator)
+    assert implied == pytest.approx(rate)  # (energy - 10 * 4.6) / (20 * 0.9)
+
+
+@pytest.mark.parametrize(
+    ("form", "dense_macs", "rate"),
+    [("as-coded", 24.817e9, 0.58), ("dense", 37.914e9, 0.38), ("paper", 57.486e9, 0.25)],
+)
+def test_the_published_energy_of_55m_fits_the_fused_form(form, dense_macs, rate):
+    """52.4 mJ at T = 4; the stem, 0.118 GMACs, meets the image once."""
+    stem = real(name="stem", dense_macs=0.118e9 / 4, encodes=True)
+    report = count(stem, row(dense_macs=dense_macs - 0.118e9), form=form)
+    assert round(implied_rate(report, 52.4, load_estimators()["paper-45nm"]), 2) == rate
+
+
+def test_no_rate_is_implied_without_rows_behind_neurons():
+    with pytest.raises(ValueError, match="no operation behind a neuron"):
+        implied_rate(count(real(encodes=True)), 1.0, load_estimators()["rate-45nm"])
+
+
+def test_no_rate_is_implied_by_another_rule():
+    with pytest.raises(ValueError, match="'lemaire-45nm' has the rule 'lemaire'"):
+        implied_rate(count(row()), 1.0, load_estimators()["lemaire-45nm"])
+
+
+# Files of estimators.
+
+
+def test_a_chip_comes_after_the_shipped_ones(named):
+    named(CHIP, CHIP.replace("chip:", "fused-chip:\n  form: paper"))
+    assert list(load_estimators())[-2:] == ["chip", "fused-chip"]
+    assert picojoules("chip", row(), real()) == pytest.approx(1000 * 4 * (0.25 * 0.5 + 2))
+    assert "fused-chip" in energies(count(row(), form="paper"))
+
+
+def test_a_change_of_the_variable_is_seen(named, monkeypatch):
+    (path,) = named(CHIP)
+    assert load_estimators()["chip"].constants["mac_pj"] == 2
+    path.write_text(CHIP.replace("mac_pj: 2", "mac_pj: 3"))
+    assert load_estimators()["chip"].constants["mac_pj"] == 3
+    monkeypatch.setenv("SPIKEBENCH_ESTIMATORS", os.pathsep)
+    assert "chip" not in load_estimators()
+
+
+def error_of():
+    with pytest.raises(EstimatorError) as caught:
+        load_estimators()
+    assert isinstance(caught.value, UserError)
+    assert isinstance(caught.value, ValueError)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("mac_pj: 2, ", "", "the constant mac_pj is missing; rate needs mac_pj, ac_pj"),
+        ("ac_pj: 0.5", "ac_pj: 0.5, acc_pj: 1", "unknown constant of rate 'acc_pj'; did you mean"),
+        ("mac_pj: 2", "mac_pj: -2", "constants.mac_pj: Input should be greater than or equal to 0"),
+        ("mac_pj: 2", "mac_pj: two", "constants.mac_pj: Input should be a valid number, found 'tw"),
+        ("mac_pj: 2", "mac_pj: true", "constants.mac_pj: Input should be a valid number"),
+        ("mac_pj: 2", "mac_pj: .nan", "constants.mac_pj: Input should be"),
+        ("mac_pj: 2", "mac_pj: .inf", "constants.mac_pj: Input should be a finite number"),
+        ("mac_pj: 2", "mac_pj:", "constants.mac_pj: Input should be a valid number, found None"),
+        (
+            "{mac_pj: 2, ac_pj: 0.5}",
+            "4.6",
+            "constants: Input should be a valid dictionary, found",
+        ),
+        ("rule: rate", "rule: rat", "unknown rule 'rat'; did you mean 'rate'"),
+        ("title: a chip", "title:", "title: Input should be a valid string, found None"),
+        ("title: a chip", "form: fused\n  title: a chip", "form: Input should be 'as-coded', "),
+        ("title: a chip", "name: x\n  title: a chip", "name: Extra inputs are not permitted"),
+        ("title: a chip", "id: x\n  title: a chip", "expected title, rule, constants and source"),
+        ("  source: its data sheet\n", "", "source: Field required"),
+    ],
+)
+def test_a_wrong_entry_is_one_line_that_names_file_estimator_and_fault(named, old, new, message):
+    assert old in CHIP
+    (path,) = named(CHIP.replace(old, new))
+    assert error_of().startswith(f"{path}: estimator 'chip': {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("chip: 3", "estimator 'chip': expected title, rule, constants and source, found 3"),
+        ("", "expected estimators by id, found None"),
+        ("- chip", "expected estimators by id, found ['chip']"),
+        ("chip: [", "not valid YAML: while parsing a flow node"),
+        (CHIP + CHIP, "not valid YAML: the key 'chip' comes twice"),
+        (CHIP.replace("2,", "2, mac_pj: 3,"), "not valid YAML: the key 'mac_pj' comes twice"),
+        ("chip: !!python/object:os.system {}", "not valid YAML: could not determine a constructor"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_it(named, text, message):
+    (path,) = named(text)
+    assert error_of().startswith(f"{path}: {message}")
+
+
+def test_a_missing_file_is_named_with_the_variable(monkeypatch, tmp_path):
+    for path in (tmp_path / "none.yaml", tmp_path):
+        monkeypatch.setenv("SPIKEBENCH_ESTIMATORS", str(path))
+        message = error_of()
+        assert message.startswith(f"{path}: cannot be read: ")
+        assert "SPIKEBENCH_ESTIMATORS" in message
+
+
+def test_an_id_that_exists_already_names_both_files(named):
+    first, second = named(CHIP, CHIP)
+    expected = f"{second}: estimator 'chip' exists already, in {first}; "
+    assert error_of().startswith(expected)
+    (path,) = named(CHIP.replace("chip:", "rate-45nm:"))
+    message = error_of()
+    assert message.startswith(f"{path}: estimator 'rate-45nm' exists already, in ")
+    assert "estimators.yaml" in message
+
+
+def test_estimators_cannot_be_changed():
+    with pytest.raises(TypeError):
+        load_estimators()["mine"] = load_estimators()["rate-45nm"]
+    with pytest.raises(ValueError, match="frozen"):
+        load_estimators()["rate-45nm"].rule = "exact"
+
+
+def test_every_rule_is_shipped_and_finite():
+    assert {estimator.rule for estimator in load_estimators().values()} == set(RULES)
+    rows = (row(), real(), row(kind="matmul", other_value_kind="real", other_rate=1.0))
+    for energy in energies(count(*rows, neurons=[membrane()])).values():
+        assert math.isfinite(energy)
+        assert energy > 0
 
 
 def test_estimators_need_no_torch():

@@ -1,0 +1,462 @@
+"""The running count of `profile_operations`: what each dispatched operation adds to which row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, count
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+
+from benchmark.energy import rules
+from benchmark.energy.coverage import coverage
+from benchmark.energy.layouts import Layouts
+from benchmark.energy.operations import NeuronRow, OperationRow, Uncounted
+from benchmark.energy.statistics import Layout, StatisticsCache, TensorStatistics, merged_axes
+from benchmark.energy.streams import Operand, Pass, Spread, by_image
+from benchmark.energy.weights import Weights, tensors_in
+from benchmark.neurons import is_neuron, update_cost
+
+
+@dataclass
+class _Row:
+    module: str
+    kind: str
+    owned: bool
+    encodes: bool
+    operands: list[Operand]
+    dense: int = 0
+    unpadded: int = 0
+    outputs: int = 0
+    weights: int = 0
+    spread: Spread = field(default_factory=Spread)
+    _exact: list[int] = field(default_factory=lambda: [0, 0, 0])
+    _calls: list[tuple[Tensor, Layout]] = field(default_factory=list)
+
+    def add(self, meetings: Sequence[Tensor], layout: Layout) -> None:
+        """Add what met by sample: pairs, and pairs weighed by the first and the second operand."""
+        for number, met in enumerate(meetings):
+            self._exact[number] += int(met.sum())
+        charged = self._charged if self._charged < len(meetings) else 0
+        self._calls.append((meetings[charged], layout))
+
+    def end_pass(self, about: Pass) -> list[float] | None:
+        """Close a pass; the exact operations of each image, or None where that is unknown."""
+        calls, self._calls = self._calls, []
+        for operand in self.operands:
+            operand.end_pass(about)
+        images = by_image(calls, about)
+        self.spread.add(images)
+        return images
+
+    @property
+    def exact(self) -> int:
+        return self._exact[self._charged]
+
+    @property
+    def _charged(self) -> int:
+        """Integers are accumulated as often as they say, unless the other operand is binary."""
+        kinds = [operand.kind for operand in self.operands]
+        if self.encodes or "binary" in kinds or "scaled" in kinds or "integer" not in kinds:
+            return 0
+        return 1 + kinds.index("integer")
+
+
+@dataclass
+class _Frame:
+    """One running call of a module, and how many operations of each kind it has run."""
+
+    module: str
+    operations: Counter[str] = field(default_factory=Counter)
+
+
+class Counting(TorchDispatchMode):
+    """Rows, spikes, and the stack of modules being called.
+
+    Args:
+        model: the model that is counted.
+        steps: time steps that an image is seen for.
+
+    Attributes:
+        total: exact synaptic operations by image.
+    """
+
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        super().__init__()
+        self.total = Spread()
+        self._model = model
+        self._steps = steps
+        self._rows: dict[tuple[Any, ...], _Row] = {}
+        self._spikes: dict[str, Operand] = {}
+        self._state_bytes: dict[str, float] = {}
+        self._uncounted: dict[tuple[str, str], rules.Arithmetic] = {}
+        self._frames: list[_Frame] = []
+        self._names: dict[Any, str] = {}
+        self._fired = False
+        self._weights = Weights(model)
+        self._statistics = StatisticsCache()
+        self._layouts = Layouts(steps, 1)
+
+    @contextmanager
+    def pass_over_model(self, images: int) -> Iterator[None]:
+        """Count one forward pass of a batch of so many images."""
+        self._frames = [_Frame("")]
+        self._fired = False
+        self._weights = Weights(self._model)
+        self._layouts = Layouts(self._steps, images)
+        with self:
+            yield
+        if images == 0:
+            return
+        about = Pass(images, self._steps)
+        for spikes in self._spikes.values():
+            spikes.end_pass(about)
+        exact = [row.end_pass(about) for row in self._rows.values()]
+        whole = None if None in exact else [sum(image) for image in zip(*exact, strict=True)]
+        self.total.add(whole)
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        """Follow which module is running, and what comes out of the neurons."""
+        neuron = None
+        with ExitStack() as stack:
+            for name, module in self._model.named_modules():
+                inside = neuron is not None and name.startswith(neuron)
+                if not inside and is_neuron(module):
+                    stack.enter_context(self._opaque(module))
+                    stack.callback(module.register_forward_hook(self._firing(name)).remove)
+                    neuron = f"{name}." if name else ""
+                enter, leave = self._enter(name), self._leave(name)
+                stack.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
+                stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+            yield
+
+    @contextmanager
+    def _opaque(self, neuron: nn.Module) -> Iterator[None]:
+        """Let a neuron run in its fastest form: its updates are counted by its output."""
+        forward = neuron.forward
+        own = vars(neuron).get("forward")
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self._unseen():
+                return forward(*args, **kwargs)
+
+        vars(neuron)["forward"] = run
+        try:
+            yield
+        finally:
+            if own is None:
+                del vars(neuron)["forward"]
+            else:
+                vars(neuron)["forward"] = own
+
+    @contextmanager
+    def _unseen(self) -> Iterator[None]:
+        """Count nothing inside; where another mode has come on top, that one has to see it all."""
+        if _get_current_dispatch_mode() is not self:
+            yield
+            return
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    def _enter(self, name: str) -> Callable[..., None]:
+        return lambda *_: self._frames.append(_Frame(name))
+
+    def _leave(self, name: str) -> Callable[..., None]:
+        def leave(*_: Any) -> None:
+            if len(self._frames) > 1 and self._frames[-1].module == name:
+                self._frames.pop()
+
+        return leave
+
+    def _firing(self, name: str) -> Callable[..., None]:
+        def add(module: nn.Module, inputs: Any, output: Any) -> None:
+            spikes = next(tensors_in([output]), None)
+            if spikes is None:
+                return
+            self._fired = True
+            with self._unseen():
+                samples = self._layouts.note_spikes(spikes)
+                layout = self._layouts.of_maps(samples)
+                total = self._spikes.setdefault(name, Operand())
+                total.add(self._statistics(spikes), samples, layout)
+                states = update_cost(module).states
+                self._state_bytes[name] = states * spikes.element_size()
+
+        return add
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in self._names:
+            with self:  # inference mode lets composite operations through
+                output = func.decompose(*args, **kwargs)
+            if output is not NotImplemented:
+                return output
+            self._names[func] = func._schema.name
+        name = self._names[func]
+        masks = rules.is_mask(name, args, self._weights)
+        if masks:  # before a write in place
+            self._mask(args[0], args[1])
+        output = func(*args, **kwargs)
+        self._weights.follow(func, args, output)
+        self._layouts.follow(name, next(iter(args), None), output)
+        if name in rules.CONVOLUTIONS:
+            self._convolution(args, output)
+        elif name in rules.PRODUCTS:
+            start = rules.PRODUCTS[name]
+            self._product(args[start], args[start + 1], output)
+        elif not masks:
+            found = rules.uncounted(func, args, kwargs, output, self._weights)
+            if found is not None:
+                key = (self._frames[-1].module, name)
+                self._uncounted[key] = found.plus(self._uncounted.get(key))
+        return output
+
+    def _row(self, kind: str, weight: Tensor | None = None) -> _Row:
+        frame = self._frames[-1]
+        names = [] if weight is None else self._weights.names(weight)
+        if weight is not None and names:
+            key: tuple[Any, ...] = (frame.module, kind, names[0], weight.storage_offset())
+        else:
+            key = (frame.module, kind, frame.operations[kind])
+            frame.operations[kind] += 1
+        if key not in self._rows:
+            owned = any(name.rpartition(".")[0] == frame.module for name in names)
+            operands = [Operand() for _ in range(1 if weight is not None else 2)]
+            row = _Row(frame.module, kind, owned, not self._fired, operands)
+            row.weights = 0 if weight is None else weight.numel()
+            row.spread.images = self.total.images  # before these it did nothing
+            self._rows[key] = row
+        return self._rows[key]
+
+    def _convolution(self, args: Sequence[Any], output: Tensor) -> None:
+        x, weight, _, stride, padding, dilation, transposed, _, groups = args[:9]
+        if x in self._weights:
+            return
+        axes = weight.dim() - 2
+        row = self._row(f"conv{'_transpose' if transposed else ''}{axes}d", weight)
+        statistics = self._statistics(x)
+        layout = self._layouts.of_maps(x)
+        row.operands[0].add(statistics, x, layout)
+
+        geometry = zip(
+            x.shape[2:],
+            output.shape[2:],
+            weight.shape[2:],
+            *(list(v) * (axes // len(v)) for v in (stride, padding, dilation)),
+            strict=True,
+        )
+        met = [coverage(*axis, transposed, x.device) for axis in geometry]
+        filters = weight.shape[1] if transposed else weight.shape[0] // groups
+        taps = filters * prod(weight.shape[2:])
+        unpadded = x.shape[0] * x.shape[1] * filters * prod(axis.total for axis in met)
+        row.dense += (x if transposed else output).numel() * weight[0].numel()
+        row.unpadded += unpadded
+        row.outputs += output.numel()
+
+        def meetings(weigh: bool) -> Tensor:
+            if unpadded == x.numel() * taps:
+                return statistics.by_sample(x, layout, weigh) * taps
+            counts = statistics.sums(merged_axes(x), (1,), weigh).view(len(x), *x.shape[2:])
+            for axis in reversed(met):
+                counts = counts @ axis.counts
+            return counts.view(layout.samples, -1).sum(1).view(layout) * filters
+
+        row.add(_weighed(meetings, row.operands[0], statistics, x), layout)
+
+    def _product(self, first: Tensor, second: Tensor, output: Tensor) -> None:
+        first_is_weight, second_is_weight = first in self._weights, second in self._weights
+        if first_is_weight and second_is_weight:
+            return
+        batch = prod(first.shape[:-2])
+        inner = first.shape[-1]
+        rows = first.shape[-2] if first.dim() > 1 else 1
+        columns = second.shape[-1] if second.dim() > 1 else 1
+        if first_is_weight or second_is_weight:
+            x, weight = (second, first) if first_is_weight else (first, second)
+            row = self._row("linear", weight)
+            statistics = self._statistics(x)
+            samples_first = x.dim() > 1 and (second_is_weight or x.dim() > 2)
+            layout = self._layouts.of_maps(x) if samples_first else Layout()
+            row.operands[0].add(statistics, x, layout)
+            met = rows if first_is_weight else columns
+
+            def meetings(weigh: bool) -> Tensor:
+                return statistics.by_sample(x, layout, weigh) * met
+
+            row.add(_weighed(meetings, row.operands[0], statistics, x), layout)
+        else:
+            row = self._row("matmul")
+            self._matmul(row, first, second)
+        dense = batch * rows * inner * columns
+        row.dense += dense
+        row.unpadded += dense
+        row.outputs += output.numel()
+
+    def _matmul(self, row: _Row, first: Tensor, second: Tensor) -> None:
+        layout = self._layouts.of_matrices(first, second) if first.dim() > 2 else Layout()
+        a, b = self._statistics(first), self._statistics(second)
+        row.operands[0].add(a, first, layout)
+        row.operands[1].add(b, second, layout)
+
+        def meetings(weigh_first: bool, weigh_second: bool) -> Tensor:
+            down = (
+                a.sums(first, (first.dim() - 2,), weigh_first)
+                if first.dim() > 1
+                else _counted(first, weigh_first)
+            )
+            across = (
+                b.sums(second, (second.dim() - 1,), weigh_second)
+                if second.dim() > 1
+                else _counted(second, weigh_second)
+            )
+            return (down * across).reshape(layout.samples, -1).sum(1).view(layout)
+
+        row.add(_weighed_pairs(meetings, row.operands, (a, b), (first, second)), layout)
+
+    def _mask(self, first: Tensor, second: Tensor) -> None:
+        row = self._row("mul")
+        shape = torch.broadcast_shapes(first.shape, second.shape)
+        layout = self._layouts.of_masked(shape, first, second)
+        a, b = self._statistics(first), self._statistics(second)
+        for operand, statistics, x in zip(row.operands, (a, b), (first, second), strict=True):
+            samples = self._layouts.samples_first(x)
+            known = layout if samples is not None else Layout()
+            operand.add(statistics, x if samples is None else samples, known)
+
+        def meetings(weigh_first: bool, weigh_second: bool) -> Tensor:
+            met = _counted(first, weigh_first) * _counted(second, weigh_second)
+            return met.reshape(layout.samples, -1).sum(1).view(layout)
+
+        row.add(_weighed_pairs(meetings, row.operands, (a, b), (first, second)), layout)
+        row.dense += prod(shape)
+        row.unpadded += prod(shape)
+        row.outputs += prod(shape)
+
+    def rows(self, images: int) -> list[OperationRow]:
+        """The rows, named, as means per image and (dense MACs) time step."""
+        return [_described(name, row, images, self._steps) for name, row in self._named().items()]
+
+    def neurons(self, images: int) -> list[NeuronRow]:
+        """The layers of neurons, as means per image."""
+        found = []
+        for name, spikes in self._spikes.items():
+            module = self._model.get_submodule(name)
+            cost = update_cost(module)
+            neurons = spikes.elements / (images * self._steps)
+            found.append(
+                NeuronRow(
+                    name=name,
+                    kind=type(module).__name__,
+                    neurons=neurons,
+                    updates=spikes.elements / images,
+                    additions=cost.additions,
+                    multiplications=cost.multiplications,
+                    state_bytes=neurons * self._state_bytes[name],
+                    rate=spikes.rate,
+                    rates=spikes.rates,
+                    rate_std=spikes.spread.deviation,
+                    spikes=(spikes.weighed if spikes.kind == "integer" else spikes.nonzeros)
+                    / images,
+                )
+            )
+        return found
+
+    def uncounted(self, images: int) -> list[Uncounted]:
+        """What multiplies and is in no row, summed up by module and operation."""
+        per_step = images * self._steps
+        return [
+            Uncounted(
+                name=module,
+                operation=operation,
+                reason=done.reason,
+                multiplications=done.multiplications and done.multiplications / per_step,
+            )
+            for (module, operation), done in self._uncounted.items()
+        ]
+
+    def _named(self) -> dict[str, _Row]:
+        rows = self._rows.values()
+        total = Counter(row.module for row in rows)
+        owned = Counter(row.module for row in rows if row.owned)
+        leaves = {
+            name for name, module in self._model.named_modules() if not any(module.children())
+        }
+        named: dict[str, _Row] = {}
+        for row in rows:
+            alone = row.owned and owned[row.module] == 1
+            alone |= row.module in leaves and total[row.module] == 1
+            name = row.module if alone and row.module else f"{row.module}.{row.kind}".lstrip(".")
+            numbered = chain([name], (f"{name}_{i}" for i in count(1)))
+            named[next(free for free in numbered if free not in named)] = row
+        return named
+
+
+def _described(name: str, row: _Row, images: int, steps: int) -> OperationRow:
+    first, *others = row.operands
+    second = others[0] if others else None
+    per_step = images * steps
+    return OperationRow(
+        name=name,
+        kind=row.kind,
+        dense_macs=row.dense / per_step,
+        dense_macs_unpadded=row.unpadded / per_step,
+        inputs=sum(operand.elements for operand in row.operands) / per_step,
+        outputs=row.outputs / per_step,
+        weights=row.weights,
+        encodes=row.encodes,
+        value_kind=first.kind,
+        value_range=first.range,
+        rate=first.rate,
+        rates=first.rates,
+        rate_std=first.spread.deviation,
+        magnitude=first.magnitude,
+        other_value_kind=second.kind if second else None,
+        other_value_range=second.range if second else None,
+        other_rate=second.rate if second else None,
+        other_magnitude=second.magnitude if second else None,
+        exact_synaptic_operations=row.exact / images,
+        exact_std=row.spread.deviation,
+    )
+
+
+def _weighed(
+    meetings: Callable[[bool], Tensor], operand: Operand, statistics: TensorStatistics, x: Tensor
+) -> list[Tensor]:
+    """Meetings by non-zeros and, unless values are real, by magnitudes."""
+    plain = meetings(False)
+    if operand.kind == "real":
+        return [plain]
+    weigh, unit = statistics.weighing(x)
+    return [plain, meetings(True) if weigh else plain * unit]
+
+
+def _weighed_pairs(
+    meetings: Callable[[bool, bool], Tensor],
+    operands: Sequence[Operand],
+    statistics: Sequence[TensorStatistics],
+    values: Sequence[Tensor],
+) -> list[Tensor]:
+    """Meetings by pairs of non-zeros, by magnitudes of the first operand, and of the second."""
+    plain = meetings(False, False)
+    found = [plain]
+    for number, (operand, of, x) in enumerate(zip(operands, statistics, values, strict=True)):
+        weigh, unit = (False, 1) if operand.kind == "real" else of.weighing(x)
+        found.append(meetings(number == 0, number == 1) if weigh else plain * unit)
+    return found
+
+
+def _counted(x: Tensor, weigh: bool) -> Tensor:
+    """1 for each non-zero value, or its magnitude."""
+    return x.abs().double() if weigh else x.bool().double()

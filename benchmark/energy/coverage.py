@@ -1,0 +1,56 @@
+"""How many kernel positions each input of a convolution meets, padding and stride counted."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Coverage(NamedTuple):
+    """How many kernel positions each input position meets along one spatial axis.
+
+    Attributes:
+        counts: whole numbers as float64, `(size,)`.
+        total: their sum.
+    """
+
+    counts: Tensor
+    total: int
+
+
+@lru_cache(maxsize=1024)
+def coverage(
+    size: int,
+    out: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    transposed: bool,
+    device: torch.device,
+) -> Coverage:
+    """Coverage of the inputs of a convolution along one axis.
+
+    Args:
+        size: input positions.
+        out: output positions.
+        kernel: kernel positions.
+        stride: stride of the convolution.
+        padding: padding of the convolution; of a transposed one, what is cropped.
+        dilation: dilation of the kernel.
+        transposed: whether the convolution is transposed.
+        device: where the counts shall lie.
+    """
+    inputs = torch.arange(size).unsqueeze(1)
+    taps = torch.arange(kernel) * dilation
+    if transposed:
+        outputs = inputs * stride - padding + taps
+        met = (outputs >= 0) & (outputs < out)
+    else:
+        offsets = inputs + padding - taps
+        met = (offsets >= 0) & (offsets < out * stride) & (offsets % stride == 0)
+    counts = met.sum(1)
+    return Coverage(counts.double().to(device), int(counts.sum()))
