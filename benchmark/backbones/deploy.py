@@ -173,13 +173,17 @@ def _dense(*convs: nn.Conv2d) -> nn.Conv2d:
 
 def _fold_foreign(model: nn.Module) -> None:
     """Fold the norms of modules that are not ours, where that is proved to be the same."""
+    kept: dict[str, list[str]] = {}
     for name, found in provable_pairs(model):
         if isinstance(found, str):
             folded = _folded(model.get_submodule(found), model.get_submodule(name))
             model.set_submodule(found, folded)
             model.set_submodule(name, nn.Identity())
         else:
-            log.warning("deploy: batch norm %s stays, for %s", name, found)
+            kept.setdefault(str(found), []).append(name)
+    for reason, names in kept.items():
+        others = f" and {len(names) - 1} others stay" if names[1:] else " stays"
+        log.warning("deploy: batch norm %s%s, for %s", names[0], others, reason)
 
 
 def _exact(layer: nn.Module) -> Any:

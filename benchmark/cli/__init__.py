@@ -5,7 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 
-from benchmark.cli import backbones, measure, runs  # noqa: F401  each adds its verbs
+from benchmark.cli import (  # noqa: F401  each adds its verbs
+    audit,
+    backbones,
+    profile,
+    reproduce,
+    runs,
+    speed,
+)
 from benchmark.cli.app import app
 from benchmark.errors import UserError
 from benchmark.process import settle_process

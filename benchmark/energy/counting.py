@@ -205,14 +205,20 @@ class Counting(TorchDispatchMode):
                 return output
             self._names[func] = func._schema.name
         name = self._names[func]
-        masks = rules.is_mask(name, args, self._weights)
+        masks = name in rules.MULTIPLICATIONS and self._is_mask(args[:2])
         if masks:  # before a write in place
             self._mask(args[0], args[1])
         output = func(*args, **kwargs)
         self._weights.follow(func, args, output)
         self._layouts.follow(name, next(iter(args), None), output)
         if name in rules.CONVOLUTIONS:
-            self._convolution(args, output)
+            x, weight, _, stride, padding, dilation, transposed, _, groups = args[:9]
+            geometry = (stride, padding, dilation)
+            self._convolution(x, weight, weight.shape, geometry, transposed, groups, output)
+        elif name == rules.EVENT_CONVOLUTION:
+            x, packed, channels, kernel, stride, padding = args[:6]
+            geometry, shape = (stride, padding, (1, 1)), (channels, x.shape[1], *kernel)
+            self._convolution(x, packed, shape, geometry, False, 1, output)
         elif name in rules.PRODUCTS:
             start = rules.PRODUCTS[name]
             self._product(args[start], args[start + 1], output)
@@ -240,28 +246,38 @@ class Counting(TorchDispatchMode):
             self._rows[key] = row
         return self._rows[key]
 
-    def _convolution(self, args: Sequence[Any], output: Tensor) -> None:
-        x, weight, _, stride, padding, dilation, transposed, _, groups = args[:9]
+    def _convolution(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        shape: Sequence[int],
+        geometry: Sequence[Sequence[int]],
+        transposed: bool,
+        groups: int,
+        output: Tensor,
+    ) -> None:
+        """A convolution whose weight has the given shape, however it lies in `weight`."""
         if x in self._weights:
             return
-        axes = weight.dim() - 2
+        axes = len(shape) - 2
         row = self._row(f"conv{'_transpose' if transposed else ''}{axes}d", weight)
+        row.weights = prod(shape)
         statistics = self._statistics(x)
         layout = self._layouts.of_maps(x)
         row.operands[0].add(statistics, x, layout)
 
-        geometry = zip(
+        per_axis = zip(
             x.shape[2:],
             output.shape[2:],
-            weight.shape[2:],
-            *(list(v) * (axes // len(v)) for v in (stride, padding, dilation)),
+            shape[2:],
+            *(list(value) * (axes // len(value)) for value in geometry),
             strict=True,
         )
-        met = [coverage(*axis, transposed, x.device) for axis in geometry]
-        filters = weight.shape[1] if transposed else weight.shape[0] // groups
-        taps = filters * prod(weight.shape[2:])
+        met = [coverage(*axis, transposed, x.device) for axis in per_axis]
+        filters = shape[1] if transposed else shape[0] // groups
+        taps = filters * prod(shape[2:])
         unpadded = x.shape[0] * x.shape[1] * filters * prod(axis.total for axis in met)
-        row.dense += (x if transposed else output).numel() * weight[0].numel()
+        row.dense += (x if transposed else output).numel() * prod(shape[1:])
         row.unpadded += unpadded
         row.outputs += output.numel()
 
@@ -324,6 +340,13 @@ class Counting(TorchDispatchMode):
             return (down * across).reshape(layout.samples, -1).sum(1).view(layout)
 
         row.add(_weighed_pairs(meetings, row.operands, (a, b), (first, second)), layout)
+
+    def _is_mask(self, pair: Sequence[Any]) -> bool:
+        """Whether spikes are multiplied with another activation, value by value."""
+        activations = all(
+            isinstance(x, Tensor) and x.numel() > 1 and x not in self._weights for x in pair
+        )
+        return activations and any(self._layouts.are_spikes(x) for x in pair)
 
     def _mask(self, first: Tensor, second: Tensor) -> None:
         row = self._row("mul")

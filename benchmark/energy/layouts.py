@@ -38,10 +38,15 @@ class Layouts:
         if samples is not None:
             self._known[storage_of(x)] = self.whole
             return samples
+        alone = Layout()
         if x.dim() > 0 and x.shape[0] in (steps, images):
             alone = Layout(steps=steps) if x.shape[0] == steps else Layout(images=images)
-            self._known[storage_of(x)] = alone
+        self._known[storage_of(x)] = alone
         return x
+
+    def are_spikes(self, x: Tensor) -> bool:
+        """Whether a tensor is what a neuron gave, a view of it or a copy."""
+        return storage_of(x) in self._known
 
     def samples_first(self, x: Tensor) -> Tensor | None:
         """`(T, B, ...)` and `(T * B, ...)` as the latter; None of any other shape."""

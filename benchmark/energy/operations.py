@@ -25,7 +25,7 @@ class OperationRow(_Counted):
     Attributes:
         name: the module that runs it, as in `named_modules()`.
         kind: conv1d, conv2d, conv3d, conv_transpose2d..., linear, matmul (two activations), or mul
-            (two activations, elementwise).
+            (spikes that mask another activation, value by value).
         dense_macs: multiply-accumulates per image and time step, padded positions counted.
         dense_macs_unpadded: the same without the positions that padding adds.
         inputs: input values read, per image and time step; of a matmul or mul, of both operands.
@@ -134,8 +134,8 @@ class Uncounted(_Counted):
     Attributes:
         name: the module that runs it.
         operation: what runs, such as `aten::native_batch_norm`.
-        reason: "elementwise" (norms, scales, activation functions), or "no rule" where weights or
-            activations meet in a way that is not known.
+        reason: "elementwise" (norms, scales, gates, activation functions), or "no rule" where
+            weights or activations meet in a way that is not known.
         multiplications: per image and time step, an estimate where there is no rule; None where
             nothing is known of it.
     """

@@ -7,12 +7,12 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from benchmark.energy.weights import Weights, tensors_in
 
 CONVOLUTIONS = {"aten::convolution", "aten::_convolution"}
+EVENT_CONVOLUTION = "spikebench::event_conv2d"  # a convolution of the backbones that skips zeros
 PRODUCTS = {  # the position of the first of the two matrices among the arguments
     "aten::mm": 0,
     "aten::bmm": 0,
@@ -29,7 +29,7 @@ PRODUCTS = {  # the position of the first of the two matrices among the argument
     "aten::addbmm": 1,
     "aten::addbmm_": 1,
 }
-MASKS = {"aten::mul", "aten::mul_"}
+MULTIPLICATIONS = {"aten::mul", "aten::mul_"}
 
 _WITHOUT_RULE = {  # products that hide behind other names
     "aten::_cudnn_rnn",
@@ -158,13 +158,3 @@ def _kind(func: Any) -> Literal["free", "elementwise", "attention", "foreign", "
         bare = name.removeprefix("aten::").rstrip("_")
         return "free" if bare in _ADDITIVE else "elementwise"
     return "other"
-
-
-def is_mask(name: str, args: Sequence[Any], weights: Weights) -> bool:
-    """Whether two activations are multiplied, value by value."""
-    if name not in MASKS:
-        return False
-    pair = args[:2]
-    if not all(isinstance(x, Tensor) and x.numel() > 1 and x not in weights for x in pair):
-        return False
-    return any(x.is_floating_point() for x in pair)

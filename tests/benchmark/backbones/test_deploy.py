@@ -476,3 +476,20 @@ class TestForeignModels:
         model = settled(Branches().double(), 3, 8, 8)
         assert norms_in(deploy(model, fold_norms=False)) == norms_in(model)
         assert caplog.records == []
+
+
+def test_norms_that_stay_for_one_reason_share_a_line(caplog):
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.first, self.second = nn.Conv2d(2, 2, 1), *norms(2)
+
+        def forward(self, x):
+            return self.second(self.first(self.conv(x))) if x.sum() > 0 else x
+
+    def norms(count):
+        return [nn.BatchNorm2d(2) for _ in range(count)]
+
+    deploy(Branching())
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("deploy: batch norm first and 1 others stay, for the forward of")

@@ -291,11 +291,10 @@ def test_plain_vectors(monkeypatch, tmp_path):
         event_conv._library.cache_clear()
 
 
-def test_a_count_lists_them_as_uncounted():
-    model = nn.Sequential(EventConv2d(nn.Conv2d(3, 4, 3)))
-    report = profile_operations(model.eval(), [torch.ones(1, 3, 8, 8)])
-    assert report.rows == []
-    (uncounted,) = report.uncounted
-    assert uncounted.operation == "spikebench::event_conv2d"
-    assert uncounted.reason == "no rule"
-    assert uncounted.multiplications >= 6 * 6 * 4 * 3 * 9
+@compiled
+def test_they_are_counted_as_what_they_replace():
+    dense = nn.Sequential(nn.Conv2d(3, 20, 3, 2, 1)).eval()
+    event = nn.Sequential(EventConv2d(dense[0]))
+    images = [spikes(2, 3, 8, 7, most=3)]
+    expected, found = (profile_operations(model, images) for model in (dense, event))
+    assert found == expected

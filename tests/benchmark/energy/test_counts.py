@@ -287,14 +287,29 @@ def test_products_of_integers(left, right, expected):
     assert row.exact_synaptic_operations * 2 == expected
 
 
-def test_products_of_activations_value_by_value():
+def masking(product):
+    def forward(self, pair):
+        x, mask = pair
+        return product(x, self.fire(mask))
+
+    return Call(forward, fire=Passing())
+
+
+def test_masks():
     x, mask = spikes(2, 3, 4, 4), spikes(2, 3, 1, 4, seed=1)
     for product in (lambda a, b: a * b, torch.mul, lambda a, b: a.clone().mul_(b)):
-        row = only_row(Call(lambda self, pair, product=product: product(*pair)), (x, mask))
+        row = only_row(masking(product), (x, mask))
         assert row.kind == "mul"
         assert row.dense_macs == 3 * 4 * 4
         assert row.exact_synaptic_operations == int((x * mask).sum()) / 2
         assert [row.rate, row.other_rate] == pytest.approx([x.mean().item(), mask.mean().item()])
+
+
+def test_gates_of_real_values_are_elementwise_arithmetic():
+    report = profile_operations(Call(lambda self, x: x * x.sigmoid()), [reals(2, 3)])
+    assert report.rows == []
+    assert [one.operation for one in report.uncounted] == ["aten::sigmoid", "aten::mul"]
+    assert [one.multiplications for one in report.uncounted] == [3.0, 3.0]
 
 
 def test_statistics_see_writes_in_place():

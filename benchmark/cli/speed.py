@@ -1,4 +1,4 @@
-"""Verbs that measure a backbone: profile, speed."""
+"""The verb that measures time and memory: speed."""
 
 from __future__ import annotations
 
@@ -9,65 +9,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli.app import Options, app, built, given_options, new_table, terminal
-from benchmark.errors import UserError
-
-
-@app.command(epilog="Example: spikebench profile meta_spikeformer_15m --time-steps 4")
-def profile(
-    name: Annotated[str, typer.Argument(help="A registered backbone.")],
-    time_steps: Annotated[int, typer.Option(min=1, help="T.")] = 1,
-    image_size: Annotated[int, typer.Option(min=1, help="Pixels each side.")] = 224,
-    images: Annotated[int, typer.Option(min=1, help="How many random images.")] = 1,
-    num_classes: Annotated[
-        int, typer.Option(min=1, help="Classes of the classifier, where weights do not say.")
-    ] = 1000,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of the classifier; random without.")
-    ] = None,
-    set_: Options = None,
-) -> None:
-    """Count the operations of a backbone's classifier on random images, layer by layer.
-
-    Dense counts hold for any input; rates and energies are those of noise: a suite's records hold
-    the figures on real test images.
-    """
-    import torch
-
-    from benchmark.backbones import build_classifier
-    from benchmark.backbones.options import input_channels
-    from benchmark.backbones.weights import head_arguments
-    from benchmark.energy.counter import profile_operations
-    from benchmark.energy.estimators import energies, load_estimators
-
-    generator = torch.Generator().manual_seed(0)
-    head = {} if weights is None else head_arguments(weights)
-    options = given_options(set_)
-    arguments = {"num_classes": num_classes, **head, **options}
-    model = built(build_classifier, name, weights, time_steps=time_steps, **arguments)
-    channels = options.get("in_channels") or input_channels(name)
-    batches = (
-        torch.randn(1, channels, image_size, image_size, generator=generator) for _ in range(images)
-    )
-    try:
-        report = profile_operations(model, batches)
-    except ValueError as error:  # an image size that the backbone does not take
-        raise UserError(f"{name}: {error}") from error
-    table = new_table("operation", "kind", "values", "dense MMACs", "rate", "exact MSOPs")
-    for row in report.rows:
-        values = row.value_kind + (f" x {row.other_value_kind}" if row.other_value_kind else "")
-        rate = f"{row.rate:.4f}" + (f" x {row.other_rate:.4f}" if row.other_rate else "")
-        dense, exact = row.dense_macs / 1e6, row.exact_synaptic_operations / 1e6
-        table.add_row(row.name, row.kind, values, f"{dense:.3f}", rate, f"{exact:.3f}")
-    console = terminal()
-    console.print(table)
-    parameters = sum(weight.numel() for weight in model.parameters())
-    print(f"parameters: {parameters:,}")
-    print(f"dense MACs per image and time step: {report.dense_macs:,.0f}")
-    print(f"synaptic operations per image: {report.synaptic_operations:,.0f}")
-    estimators = load_estimators()
-    for estimator, millijoules in energies(report).items():
-        print(f"energy {estimator}: {millijoules:.4f} mJ ({estimators[estimator].title})")
+from benchmark.cli.app import app, terminal
 
 
 @app.command(epilog="Example: spikebench speed meta_spikeformer_15m --against spikingjelly")
