@@ -288,8 +288,8 @@ def _lemaire(
         convolves = row.kind.startswith("conv")
         inputs, outputs = row.inputs * report.time_steps, row.outputs * report.time_steps
         biases = outputs if row.weights else 0.0
-        parameter_pj = access_pj(row.weights or row.inputs)
-        if row.accumulations is None:
+        parameter_pj = access_pj(row.weights or row.other_inputs)
+        if row.spikes is None:
             macs = row.dense_macs * report.time_steps
             kernel = row.weights * report.time_steps if convolves else 0.0
             operations = macs * mac_pj + biases * add_pj
@@ -301,7 +301,7 @@ def _lemaire(
             )
         else:
             met = row.exact_synaptic_operations
-            spikes = row.accumulations * inputs
+            spikes = row.spikes * report.time_steps
             operations = (met + biases) * add_pj
             addressing = met * add_pj + (2 * spikes * mac_pj if convolves else 0.0)
             memory = (

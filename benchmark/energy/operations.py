@@ -28,7 +28,8 @@ class OperationRow(_Counted):
             (spikes that mask another activation, value by value).
         dense_macs: multiply-accumulates per image and time step, padded positions counted.
         dense_macs_unpadded: the same without the positions that padding adds.
-        inputs: input values read, per image and time step; of a matmul or mul, of both operands.
+        inputs: input values read, per image and time step; of a matmul or mul, of its first
+            operand.
         outputs: output values written, per image and time step.
         weights: values of the weight; 0 where both operands are activations.
         encodes: whether no neuron has fired before it: what it reads comes from the image alone.
@@ -40,6 +41,7 @@ class OperationRow(_Counted):
             be told apart, or there is but one.
         magnitude: mean absolute value of the inputs, zeros included, of whole numbers: what an
             integer costs in accumulations. None of real ones.
+        other_inputs: of a matmul or mul, the values of the second operand; otherwise 0.
         other_value_kind: of a matmul or mul, the kind of the second operand; otherwise None.
         other_value_range: of a matmul or mul, the range of the second operand.
         other_rate: of a matmul or mul, the share of non-zero values in the second operand.
@@ -64,6 +66,7 @@ class OperationRow(_Counted):
     rates: list[float] = []
     rate_std: float | None = None
     magnitude: float | None = None
+    other_inputs: float = 0.0
     other_value_kind: ValueKind | None = None
     other_value_range: tuple[float, float] | None = None
     other_rate: float | None = None
@@ -79,16 +82,28 @@ class OperationRow(_Counted):
         integer spikes. Integers that no neuron has fired, such as the pixels or event counts that
         the first convolution reads, are multiplied.
         """
-        operands: list[tuple[ValueKind, float | None, float | None]]
-        operands = [(self.value_kind, self.rate, self.magnitude)]
-        if self.other_value_kind is not None:
-            operands.append((self.other_value_kind, self.other_rate, self.other_magnitude))
-        for kind, rate, _ in operands:
-            if kind in ("binary", "scaled"):
-                return rate
-        for kind, _, magnitude in operands:
-            if kind == "integer" and not self.encodes:
-                return magnitude
+        spikes = self._spikes
+        return None if spikes is None else spikes[0]
+
+    @property
+    def spikes(self) -> float | None:
+        """Spikes read per image and time step; None where values are multiplied."""
+        spikes = self._spikes
+        return None if spikes is None else spikes[0] * spikes[1]
+
+    @property
+    def _spikes(self) -> tuple[float, float] | None:
+        """Of the operand that carries spikes: the mean spike, zeros included, and its size."""
+        operands = [
+            (self.value_kind, self.rate, self.magnitude, self.inputs),
+            (self.other_value_kind, self.other_rate, self.other_magnitude, self.other_inputs),
+        ]
+        for kind, rate, _, inputs in operands:
+            if kind in ("binary", "scaled") and rate is not None:
+                return rate, inputs
+        for kind, _, magnitude, inputs in operands:
+            if kind == "integer" and magnitude is not None and not self.encodes:
+                return magnitude, inputs
         return None
 
     @property

@@ -319,7 +319,7 @@ def test_lemaire_takes_an_operand_of_a_product_for_its_weights():
         other_value_kind="real", other_rate=1.0, exact_synaptic_operations=100.0,
     )  # fmt: skip
     spikes, met = 0.2 * 60, 100
-    expected = met * 2 * ADD + spikes * FIFO + met * sram(60) + 2 * met * sram(25)
+    expected = met * 2 * ADD + spikes * FIFO + met * sram(35) + 2 * met * sram(25)
     assert picojoules("lemaire-45nm", product, time_steps=1) == pytest.approx(expected)
 
 
