@@ -11,6 +11,7 @@ import pytest
 
 from benchmark import doctor, environment
 from benchmark.doctor import Finding, examine
+from benchmark.energy import meters
 
 
 @pytest.fixture
@@ -59,6 +60,7 @@ def test_a_torch_that_does_not_load_is_a_finding_and_no_crash(
 ):
     break_import("torch", OSError("libgomp.so.1: cannot open shared object file"))
     monkeypatch.setattr(doctor, "device_name", lambda: pytest.fail("asked torch"))
+    monkeypatch.setattr(meters, "available_meters", lambda: pytest.fail("asked torch"))
     finding = found()["device"]
     assert not finding.ok
     assert finding.remedy == "apt-get install libgomp1"
@@ -96,6 +98,19 @@ def test_optional_programs_are_no_failure(break_import, monkeypatch: pytest.Monk
     findings = found()
     assert findings["chromium"].ok
     assert "apt-get install chromium" in findings["chromium"].found
+
+
+def test_energy_meters_are_named_and_a_missing_one_is_no_failure(
+    break_import, monkeypatch: pytest.MonkeyPatch
+):
+    break_import("", ImportError())
+    found_here = {"nvml:0": None, "rapl": "Zeus is not installed"}
+    monkeypatch.setattr(meters, "available_meters", lambda: found_here)
+    findings = found()
+    assert findings["energy nvml:0"] == Finding("energy nvml:0", True, "measured")
+    assert findings["energy rapl"] == Finding(
+        "energy rapl", True, "not measured: Zeus is not installed"
+    )
 
 
 def test_on_a_bare_server_the_command_says_what_to_install_and_fails(tmp_path: Path):

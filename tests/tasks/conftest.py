@@ -45,6 +45,20 @@ def configs() -> dict[str, Path]:
 
 
 @pytest.fixture
+def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root with some real images of COCO and ADE20K, not to be written to."""
+    shared = Path(os.environ.get("SPIKEBENCH_SHARED", ROOT.parent / "shared")) / "data"
+    if not shared.is_dir():
+        pytest.skip(f"no {shared}; SPIKEBENCH_SHARED says where it is")
+    root = tmp_path / "samples"
+    root.mkdir()
+    (root / "coco").symlink_to(shared / "coco53_cc")
+    (root / "ade20k").symlink_to(shared / "ade20k_sample3")
+    monkeypatch.setenv("SPIKEBENCH_DATA", str(root))
+    return root
+
+
+@pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Run]:
     """A run of a resolved configuration, in a folder of its own."""
 

@@ -5,11 +5,11 @@
 Ours, SpikingJelly 2.0's and NeuroBench 2.3's, next to a plain forward pass. The model is a
 classifier of the zoo, whose convolutions and linear layers are modules, so that each of the three
 finds them; its neurons are ours, or SpikingJelly's with the same spikes (`--neurons`). NeuroBench
-and what it imports are not among our dependencies, since their ranges clash with newer packages;
-its counter runs without the rest of them:
+asks for much that its counter does not use, so it is not among our dependencies, and is installed
+without its own:
 
-    pip install --no-deps --target peers neurobench==2.3.0 snntorch==1.0.0
-    PYTHONPATH=peers python tests/benchmark/energy/peers.py
+    pip install --no-deps --target ../peers neurobench==2.3.0 snntorch==1.0.0
+    PYTHONPATH=../peers python tests/benchmark/energy/peers.py
 
 Each is used at its fastest. All run without gradients, which NeuroBench's own loop does not see to.
 NeuroBench hooks only convolutions and linear layers (`SynapticOperations` tells spikes from other
@@ -39,6 +39,7 @@ from benchmark.backbones.layers import settling_norms
 from benchmark.backbones.options import input_channels
 from benchmark.energy.counter import profile_operations
 from benchmark.energy.operations import OperationReport, OperationRow
+from benchmark.errors import UserError
 from benchmark.speed.spikingjelly import replace_neurons, reset
 
 PLAIN = "plain forward"
@@ -259,7 +260,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     sizes = arguments.time_steps, arguments.batch_size, arguments.image_size
-    model, images = example(arguments.model, *sizes, arguments.neurons)
+    try:
+        model, images = example(arguments.model, *sizes, arguments.neurons)
+    except UserError as error:
+        parser.error(str(error))
     comparison = compare(model, images, arguments.rounds)
     console = Console()
     console.print(

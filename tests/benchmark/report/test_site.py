@@ -1,40 +1,12 @@
 import json
 import re
-import shutil
-from html.parser import HTMLParser
 
 import pytest
 
 from benchmark.report import build_site
-from benchmark.report.site import pretty_json
+from benchmark.report.page import pretty_json
 from benchmark.results import MissingResultsError
-
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-class Page(HTMLParser):
-    """What a browser would see: start tags, and the texts of the elements that hold records."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.pres, self._inside = [], [], False
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self._inside = tag == "pre"
-        if self._inside:
-            self.pres.append("")
-
-    def handle_endtag(self, tag):
-        self._inside = False
-
-    def handle_data(self, data):
-        if self._inside:
-            self.pres[-1] += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
+from tests.benchmark.report.pages import Page
 
 
 def site(store, out, *records):
@@ -129,33 +101,6 @@ def test_pretty_json_reads_back_and_keeps_list_items_on_a_line():
     text = pretty_json(value)
     assert json.loads(text) == value
     assert sum(line.strip().startswith('{"name"') for line in text.splitlines()) == 3
-
-
-@pytest.fixture
-def browser(tmp_path):
-    if not (CHROMIUM and CHROMEDRIVER):
-        pytest.skip("chromium and chromedriver are not installed")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        f"user-data-dir={tmp_path / 'profile'}",
-        "window-size=1280,1000",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(CHROMEDRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
 
 
 def column_texts(driver, place):

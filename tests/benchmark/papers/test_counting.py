@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmark.backbones.deploy import in_form
+from benchmark.energy.counter import profile_operations
+from benchmark.energy.estimators import energies, implied_rate, load_estimators
+from benchmark.energy.operations import OperationReport, OperationRow
+from benchmark.errors import UserError
+from benchmark.images import sample_images
+from benchmark.papers import counting
+from benchmark.papers.counting import PAPER_ESTIMATOR, Counter, implied_rates, mean_rate
+from tests.benchmark.papers.rows import BUILD, row, small_classifier
+
+STEM_MACS = 16 * 16 * 4 * 3 * 7 * 7  # 16x16 positions, 4 filters, of 3 channels and 7x7
+
+
+def operation(name: str, macs: float, rate: float, **keys) -> OperationRow:
+    given = {"value_kind": "binary", "exact_synaptic_operations": 0.0, "rate": rate, **keys}
+    return OperationRow(
+        name=name, kind="linear", dense_macs=macs, dense_macs_unpadded=macs, **given
+    )
+
+
+class TestCounts:
+    def test_they_are_those_of_the_model_in_each_form(self, write_table):
+        table = write_table(row("a"))
+        counts = Counter(table)(table.rows[0], table.rows[0].build)
+        model = small_classifier()
+        assert counts.parameters == sum(weight.numel() for weight in model.parameters())
+        assert list(counts.reports) == ["as-coded", "dense", "paper"]
+        for form, report in counts.reports.items():
+            alone = profile_operations(in_form(model, form), sample_images(1, 32), form=form)
+            assert report.dense_macs == alone.dense_macs
+            assert report.form == form
+        macs = [report.dense_macs for report in counts.reports.values()]
+        assert macs[0] == macs[1] < macs[2]
+
+    def test_rows_that_share_a_build_are_counted_once(self, write_table, monkeypatch):
+        calls = []
+
+        def counted(*arguments, **keys):
+            calls.append(keys["form"])
+            return profile_operations(*arguments, **keys)
+
+        monkeypatch.setattr(counting, "profile_operations", counted)
+        rows = [row("a"), row("b", time_steps=4), row("c", image_size=48)]
+        table = write_table(*rows)
+        count = Counter(table)
+        a, b, c = (count(each, each.build) for each in table.rows)
+        assert a is b
+        assert calls == ["as-coded", "dense", "paper"] * 2
+        assert c.reports["as-coded"].dense_macs > a.reports["as-coded"].dense_macs
+
+    def test_a_fused_row_has_one_form(self, write_table):
+        fused = {"deploy": {"fuse_rep_conv": True, "fuse_sep_conv": True}}
+        table = write_table(row("a"), row("b", build={**BUILD, **fused}))
+        whole, alone = (Counter(table)(each, each.build) for each in table.rows)
+        assert list(alone.reports) == ["as-coded"]
+        assert alone.reports["as-coded"].dense_macs == whole.reports["paper"].dense_macs
+        assert alone.parameters > whole.parameters
+
+    def test_a_size_that_the_model_does_not_take_is_named(self, write_table):
+        table = write_table(row("a", image_size=30))
+        with pytest.raises(UserError, match="a: input of 30x30 pixels; both must be divisible"):
+            Counter(table)(table.rows[0], table.rows[0].build)
+
+
+class TestImpliedRates:
+    @pytest.mark.parametrize("time_steps", [1, 4])
+    def test_they_solve_the_papers_rule(self, write_table, time_steps: int):
+        """E = 4.6 pJ x encoding + 0.9 pJ x T x rate x the rest."""
+        table = write_table(row("a", time_steps=time_steps))
+        counts = Counter(table)(table.rows[0], table.rows[0].build)
+        rates = implied_rates(table.rows[0], counts)
+        assert list(rates) == ["as-coded", "dense", "paper"]
+        for form, rate in rates.items():
+            rest = counts.reports[form].dense_macs - STEM_MACS
+            picojoules = 4.6 * STEM_MACS + 0.9 * time_steps * rate * rest
+            assert picojoules * 1e-9 == pytest.approx(0.01)
+
+    def test_the_encoding_counts_once_however_often_a_form_runs_it(self, write_table):
+        """Counted at T = 4, a model as coded encodes four times, and a deployed one once."""
+        table = write_table(row("a", time_steps=4))
+        model = small_classifier(time_steps=4)
+        reports = {
+            form: profile_operations(in_form(model, form), sample_images(1, 32), form=form)
+            for form in ("as-coded", "dense", "paper")
+        }
+        at_4 = implied_rates(table.rows[0], counting.Counts(0, 4, reports))
+        at_1 = implied_rates(table.rows[0], Counter(table)(table.rows[0], table.rows[0].build))
+        assert at_4 == pytest.approx(at_1)
+
+    def test_there_are_none_without_a_reported_energy(self, write_table):
+        table = write_table(row("a", seen={"top1": 1.0}))
+        assert (
+            implied_rates(table.rows[0], Counter(table)(table.rows[0], table.rows[0].build)) == {}
+        )
+
+    def test_a_model_without_neurons_is_named(self, write_table, caplog):
+        table = write_table(row("a"))
+        report = OperationReport(images=1, time_steps=1, rows=[operation("fc", 1, 1, encodes=True)])
+        counts = counting.Counts(0, 1, {"as-coded": report})
+        assert implied_rates(table.rows[0], counts) == {}
+        assert "a: no neuron was recognised" in caplog.text
+
+
+class TestTheMeanRate:
+    def test_it_is_what_the_energy_of_spikes_implies(self):
+        rows = [
+            operation("stem", 50.0, 1.0, value_kind="real", encodes=True),
+            operation("a", 100.0, 0.1),
+            operation("b", 300.0, 0.5),
+            operation("c", 100.0, 0.2, value_kind="integer", magnitude=0.9),
+        ]
+        report = OperationReport(form="paper", images=1, time_steps=4, rows=rows)
+        energy = energies(report)[PAPER_ESTIMATOR]
+        assert mean_rate(report) == pytest.approx((10 + 150 + 90) / 500)
+        estimator = load_estimators()[PAPER_ESTIMATOR]
+        assert implied_rate(report, energy, estimator) == pytest.approx(mean_rate(report))
+
+    def test_of_real_values_it_is_the_share_that_is_not_zero(self):
+        rows = [operation("a", 100.0, 0.1), operation("b", 100.0, 0.7, value_kind="real")]
+        report = OperationReport(images=1, time_steps=1, rows=rows)
+        assert mean_rate(report) == pytest.approx(0.4)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.papers.record import (
+    FigureSpec,
+    Measured,
+    Reported,
+    ReportedRow,
+    ReproducedRow,
+    Reproduction,
+    read_reproduction_record,
+    write_reproduction_record,
+)
+from benchmark.results import RecordError
+
+RECORD = Reproduction(
+    table="mine",
+    title="Mine",
+    figures={"top1": FigureSpec(title="Top-1", unit="%", higher_is_better=True)},
+    rows=[
+        ReproducedRow(
+            reported=ReportedRow(
+                id="a", model="a", time_steps=4, figures={"top1": Reported(value=0.1, seen=False)}
+            ),
+            measured={"top1": Measured(value=None, status="not measurable here", reason="no data")},
+            dense_gmacs={"as-coded": 1 / 3},
+            implied_rates={"paper": 0.25},
+        )
+    ],
+    device="cpu",
+    started="2025-01-01T00:00:00+00:00",
+)
+
+
+class TestTheRecord:
+    def test_it_is_read_as_it_was_written(self, tmp_path: Path):
+        path = write_reproduction_record(RECORD, tmp_path / "new")
+        assert path == tmp_path / "new" / "mine.json"
+        assert read_reproduction_record(path) == RECORD
+        assert [each.name for each in path.parent.iterdir()] == ["mine.json"]
+
+    def test_half_of_one_is_refused(self, tmp_path: Path):
+        path = write_reproduction_record(RECORD, tmp_path)
+        path.write_text(path.read_text()[:-10])
+        with pytest.raises(RecordError, match="is not a result record of schema 1"):
+            read_reproduction_record(path)
+
+    def test_a_figure_that_is_no_number_is_refused(self):
+        with pytest.raises(ValueError, match="finite"):
+            Reported(value=float("nan"), seen=True)

@@ -1,0 +1,526 @@
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from rich.console import Console
+
+from benchmark.papers.record import (
+    FigureSpec,
+    Measured,
+    Reported,
+    ReportedRow,
+    ReproducedRow,
+    Reproduction,
+    write_reproduction_record,
+)
+from benchmark.report import (
+    print_tables,
+    reproduction_tables,
+    to_csv,
+    to_latex,
+    to_markdown,
+    write_reproduction,
+)
+from tests.benchmark.report.pages import Page
+
+PATH = Path("work/table.json")
+BASE = Path("work")
+EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+LATEX_EVIL = r"a_b|c%d&e#f$g{h}i~j^k\l<m>*[n] \undefined -- “é” – ✓"
+
+
+def missing(reason="no weights were given"):
+    return Measured(value=None, status="not measurable here", reason=reason)
+
+
+def found(value, how="those of the model built here"):
+    return Measured(value=value, status="measured", reason=how)
+
+
+def build_row(
+    name="spikeformer",
+    time_steps=4,
+    reported=None,
+    measured=None,
+    *,
+    unverified=(),
+    spiking=True,
+    note=None,
+    source="Table 3",
+    details=None,
+    **counts,
+):
+    figures = {"params_m": 15.1, "energy_mj": 16.7, "top1": 74.1} if reported is None else reported
+    return ReproducedRow(
+        reported=ReportedRow(
+            id=f"{name}-t{time_steps}",
+            model=name,
+            time_steps=time_steps,
+            spiking=spiking,
+            note=note,
+            source=source,
+            details=details or {},
+            figures={
+                key: Reported(value=value, seen=key not in unverified)
+                for key, value in figures.items()
+            },
+        ),
+        measured=measured
+        or {
+            "params_m": found(15.4732),
+            "energy_mj": missing(),
+            "top1": missing("no folder data/imagenet/val"),
+            "dense_gmacs": found(6.4728, "padded positions counted"),
+        },
+        **counts,
+    )
+
+
+def build_record(*rows, **changes):
+    fields = {
+        "table": "imagenet",
+        "title": "ImageNet-1K",
+        "figures": {
+            "params_m": FigureSpec(title="Parameters", unit="M"),
+            "energy_mj": FigureSpec(title="Energy", unit="mJ", higher_is_better=False),
+            "top1": FigureSpec(title="Top-1", unit="%", decimals=1, higher_is_better=True),
+            "dense_gmacs": FigureSpec(title="Dense MACs", unit="G"),
+        },
+        "rows": list(rows),
+        "device": "a processor, 2 threads",
+        "commit": "abc1234",
+        "started": "2026-11-23T00:00:00+00:00",
+    }
+    return Reproduction(**{**fields, **changes})
+
+
+IMPLIED = {
+    "dense_gmacs": {"as-coded": 6.4728, "dense": 6.4728, "paper": 14.89},
+    "implied_rates": {"as-coded": 1.25, "dense": 0.9996, "paper": 0.3081},
+}
+
+
+def tables(*rows, **changes):
+    return reproduction_tables(PATH, build_record(*rows, **changes))
+
+
+def texts(table, row=0):
+    return {column.key: column.text(table.rows[row].cells[column.key]) for column in table.columns}
+
+
+def lines(*rows, **changes):
+    """The lines of the CSV file by row, figure, form and estimator."""
+    folder = changes.pop("folder")
+    written = write_reproduction(folder / "imagenet.json", build_record(*rows, **changes))
+    path = next(path for path in written if path.suffix == ".csv")
+    with path.open(encoding="utf-8", newline="") as stream:
+        read = list(csv.DictReader(stream))
+    keys = ("row", "figure", "form", "estimator")
+    by_key = {tuple(line[key] for key in keys): line for line in read}
+    assert len(by_key) == len(read)
+    return by_key
+
+
+def page(record, folder):
+    path = write_reproduction_record(record, folder)
+    written = write_reproduction(path, record)
+    return next(path for path in written if path.suffix == ".html").read_text(encoding="utf-8")
+
+
+def test_reported_and_measured_stand_side_by_side():
+    [table] = tables(build_row())
+    assert texts(table) == {
+        "model": "spikeformer",
+        "time_steps": "4",
+        "params_m_reported": "15.1",  # as printed there, not 15.10
+        "params_m_measured": "15.47",
+        "params_m_difference": "+0.37 (+2.5%)",
+        "energy_mj_reported": "16.7",
+        "energy_mj_measured": "not here (1)",
+        "top1_reported": "74.1",
+        "top1_measured": "not here (2)",
+        "dense_gmacs_measured": "6.47",
+        "notes": "3",
+    }
+    assert table.numbered == (
+        "not measurable here: no weights were given",
+        "not measurable here: no folder data/imagenet/val",
+        "source: Table 3",
+    )
+    assert "Parameters, measured: those of the model built here." in table.notes
+    assert "Measured on a processor, 2 threads, 2026-11-23T00:00:00+00:00, at commit abc1234." in (
+        table.notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reported", "value", "text"),
+    [
+        ("params_m", 20.0, 15.0, "−5.00 (−25.0%)"),
+        ("params_m", 15.001, 15.0, "0.00 (0.0%)"),
+        ("params_m", 0.0, 15.0, "+15.00"),
+        # a share of a percentage would mislead
+        ("top1", 74.1, 73.85, "−0.2"),
+    ],
+)
+def test_a_difference_is_measured_less_reported(name, reported, value, text):
+    row = build_row(reported={name: reported}, measured={name: found(value)})
+    assert texts(tables(row)[0])[f"{name}_difference"] == text
+
+
+def test_an_unverified_figure_is_shown_as_such_everywhere(tmp_path):
+    row = build_row(unverified=("energy_mj",), **IMPLIED)
+    comparison, rates = tables(row)
+    note = "† and italics: reported, but from memory, unverified."
+    for table in (comparison, rates):
+        assert texts(table)["energy_mj_reported"] == "16.7†"
+        assert table.notes[0] == note
+        assert "| *16.7*† |" in to_markdown(table, BASE)
+        assert r"& \textit{16.7}\dag{} &" in to_latex(table, BASE)
+        assert r"\dag{} and italics: reported" in to_latex(table, BASE)
+    # what is solved from it is no better
+    assert "| *0.308*† |" in to_markdown(rates, BASE)
+    assert texts(comparison)["params_m_reported"] == "15.1"
+    shown = page(build_record(row), tmp_path)
+    assert re.findall("<em[^>]*>([^<]*)</em>", shown) == [
+        *("16.7†", "16.7†"),
+        *("1.250 (impossible)†", "1.000†", "0.308†"),
+    ]
+    assert note in shown
+    by_key = lines(row, folder=tmp_path)
+    verified = {key[1:3]: line["verified"] for key, line in by_key.items()}
+    assert verified["energy_mj", ""] == verified["mean_rate", "paper"] == "no"
+    assert verified["params_m", ""] == "yes"
+    assert verified["dense_gmacs", "paper"] == ""
+
+
+def test_where_all_is_verified_nothing_speaks_of_memory():
+    markdown = to_markdown(tables(build_row())[0], BASE)
+    assert "†" not in markdown
+    assert "memory" not in markdown
+
+
+def test_what_was_measured_leads_to_the_record(tmp_path):
+    text = to_markdown(tables(build_row())[0], Path("elsewhere/tables"))
+    assert "| 15.1 | [15.47](../../work/table.json) | +0.37 (+2.5%) | 16.7 | not here (1) |" in text
+    assert "\n1. not measurable here: no weights were given\n" in text
+    assert "% record: table.json\n" in to_latex(tables(build_row())[0], BASE)
+    line = lines(build_row(), folder=tmp_path)["spikeformer-t4", "params_m", "", ""]
+    assert line["record"] == "imagenet.json"
+
+
+def test_figures_measured_differently_say_how_one_by_one():
+    ann = {"energy_mj": found(80.79, "an ANN's operations")}
+    snn = {"energy_mj": found(12.5, "on 8 images")}
+    [table] = tables(build_row(measured=snn), build_row("deit_b", 1, measured=ann, spiking=False))
+    assert texts(table, 0)["energy_mj_measured"] == "12.50 (1)"
+    assert texts(table, 1)["energy_mj_measured"] == "80.79 (3)"
+    assert table.numbered[0] == "measured: on 8 images"
+    assert table.numbered[2] == "measured: an ANN's operations"
+    assert not any("Energy, measured" in note for note in table.notes)
+
+
+def test_one_reason_has_one_number():
+    table = tables(build_row(), build_row("other", note="as above", details={"size": "288"}))[0]
+    assert texts(table, 1)["energy_mj_measured"] == "not here (1)"
+    assert (texts(table, 0)["notes"], texts(table, 1)["notes"]) == ("3", "3, 4")
+    assert texts(table, 1)["details"] == "size: 288"
+    assert table.numbered[3] == "as above"
+
+
+def test_an_ann_is_named_and_implies_no_rate():
+    ann = build_row("deit_b", 1, spiking=False, energy_mj={"dense-45nm": 80.79})
+    comparison, rates, energies = tables(build_row(**IMPLIED), ann)
+    assert texts(comparison, 1)["model"] == "deit_b (ANN)"
+    assert [row.cells["model"] for row in rates.rows] == ["spikeformer"]
+    assert texts(energies) == {
+        "model": "deit_b (ANN)",
+        "time_steps": "1",
+        "energy_mj_reported": "16.7",
+        "estimated_mj_dense-45nm": "80.79",
+    }
+
+
+def test_implied_rates_tell_which_form_can_be():
+    _, rates = tables(build_row(**IMPLIED), build_row("other", measured={}))
+    shown = texts(rates)
+    assert shown["energy_mj_reported"] == "16.7"
+    assert shown["dense_gmacs_paper"] == "14.89"
+    assert shown["implied_rates_as-coded"] == "1.250 (impossible)"
+    assert shown["implied_rates_dense"] == "1.000"
+    assert shown["implied_rates_paper"] == "0.308"
+    assert "measured_rates_paper" not in shown
+    assert len(rates.rows) == 1
+    assert "Not in this table, for want of a count: 1 of 2 rows." in rates.notes
+    assert any("have no rate above 1 or below 0" in note for note in rates.notes)
+
+
+@pytest.mark.parametrize(
+    ("rate", "time_steps", "impossible"),
+    [(-0.01, 4, True), (1.0, 4, False), (1.01, 4, True), (1.01, "1x4", False), (-1, "1x4", True)],
+)
+def test_only_spikes_that_count_further_pass_a_rate_of_one(rate, time_steps, impossible):
+    row = build_row(time_steps=time_steps, implied_rates={"paper": rate})
+    assert ("impossible" in texts(tables(row)[1])["implied_rates_paper"]) == impossible
+
+
+def test_with_weights_energies_and_rates_are_shown_beside():
+    energy = {"exact-45nm": 0.0123456, "mine": 5.0}
+    row = build_row(**IMPLIED, energy_mj=energy, measured_rates={"paper": 0.2501})
+    _, rates, energies = tables(row, images="8 images of digits")
+    shown = texts(energies)
+    assert (shown["estimated_mj_exact-45nm"], shown["estimated_mj_mine"]) == ("0.01235", "5.000")
+    assert texts(rates)["measured_rates_paper"] == "0.250"
+    assert "exact-45nm: exact synaptic operations, as coded." in energies.notes
+    for table in (rates, energies):
+        assert "Energies and rates were counted on 8 images of digits." in table.notes
+
+
+def test_without_energies_there_is_one_table():
+    assert [table.name for table in tables(build_row())] == ["imagenet"]
+
+
+def test_csv_is_at_full_precision(tmp_path):
+    third = 1 / 3
+    row = build_row(
+        measured={"params_m": found(third), "energy_mj": missing("no meter")},
+        **{**IMPLIED, "implied_rates": {"as-coded": 1.25, "paper": third}},
+        energy_mj={"exact-45nm": third},
+        measured_rates={"paper": third / 2},
+        note="a note",
+        details={"training": "distilled"},
+    )
+    by_key = lines(row, folder=tmp_path)
+    params = by_key["spikeformer-t4", "params_m", "", ""]
+    assert params["reported"] == "15.1"
+    assert float(params["measured"]) == third
+    assert float(params["difference"]) == third - 15.1
+    assert float(params["relative_difference"]) == (third - 15.1) / 15.1
+    assert (params["unit"], params["status"]) == ("M", "measured")
+    assert params["reason"] == "those of the model built here"
+    assert (params["source"], params["note"]) == ("Table 3", "a note")
+    assert (params["details"], params["time_steps"]) == ("training: distilled", "4")
+    assert params["spiking"] == "yes"
+    energy = by_key["spikeformer-t4", "energy_mj", "", ""]
+    assert (energy["reported"], energy["measured"], energy["difference"]) == ("16.7", "", "")
+    assert (energy["status"], energy["reason"]) == ("not measurable here", "no meter")
+    exact = by_key["spikeformer-t4", "energy_mj", "", "exact-45nm"]
+    assert (float(exact["measured"]), exact["reported"]) == (third, "")
+    rate = by_key["spikeformer-t4", "mean_rate", "paper", ""]
+    assert (float(rate["implied"]), float(rate["measured"])) == (third, third / 2)
+    assert (rate["reported"], rate["status"]) == ("", "measured")
+    impossible = by_key["spikeformer-t4", "mean_rate", "as-coded", ""]
+    assert (impossible["measured"], impossible["status"]) == ("", "implied by the reported energy")
+    assert "impossible" in impossible["reason"]
+    assert float(by_key["spikeformer-t4", "dense_gmacs", "paper", ""]["measured"]) == 14.89
+
+
+@pytest.mark.parametrize("start", "=+-@\t\r")
+def test_no_text_of_a_csv_file_is_a_formula(tmp_path, start):
+    evil = f'{start}HYPERLINK("http://x")'
+    row = build_row(
+        evil,
+        note=evil,
+        source=evil,
+        details={evil: evil},
+        measured={"params_m": found(-1.0), "energy_mj": missing(evil)},
+        energy_mj={evil: 1.0},
+    )
+    by_key = lines(row, folder=tmp_path)
+    fields = [field for line in by_key.values() for field in line.values()]
+    assert f"'{evil}" in fields
+    numbers = {"measured", "difference", "relative_difference"}
+    for line in by_key.values():
+        for key, field in line.items():
+            assert key in numbers or not field.startswith(tuple("=+-@\t\r")), key
+    negative = by_key[f"'{evil}-t4", "params_m", "", ""]
+    assert float(negative["measured"]) == -1.0
+    table = tables(row)[0]
+    assert next(csv.DictReader(io.StringIO(to_csv(table, BASE))))["model"] == f"'{evil}"
+
+
+def test_markdown_escapes(tmp_path):
+    row = build_row(LATEX_EVIL, note=EVIL, details={"a|b": "*c*"})
+    text = to_markdown(tables(row)[0], BASE)
+    heads, _, cells = (re.split(r"(?<!\\)\|", line) for line in text.splitlines()[2:5])
+    assert len(heads) == len(cells)
+    assert cells[1].strip().startswith(r"a_b\|c%d\&e#f\$g{h}i\~j^k\\l\<m\>\*\[n\]")
+    assert cells[2].strip() == r"a\|b: \*c\*"
+    assert "<img" not in text.replace(r"\<", "")
+
+
+def test_latex_has_shared_headings_and_notes_below():
+    text = to_latex(tables(build_row())[0], BASE)
+    heads = text.splitlines()
+    groups = next(line for line in heads if r"\multicolumn{3}{c}{Parameters (M)}" in line)
+    assert groups.count("multicolumn") == 7  # model, T, three figures, MACs, notes
+    assert r"\cmidrule(lr){3-5} \cmidrule(lr){6-7} \cmidrule(lr){8-9}" in text
+    assert r"not here\textsuperscript{1}" in text
+    after = text.split(r"\end{table}")[1]
+    assert r"\textbf{Notes to Table~\ref{tab:imagenet}}" in after
+    assert r"\textsuperscript{1}~not measurable here: no weights were given\par" in after
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+def test_latex_compiles_and_fits_the_page(tmp_path):
+    address = "https://example.org/" + "a_long/path.with/many-parts/" * 8
+    rows = [
+        build_row(f"model_{n}", note=f"note {n} " * 9, unverified=("top1",), source=address)
+        for n in range(27)
+    ]
+    rows.append(
+        build_row(
+            LATEX_EVIL,
+            source=LATEX_EVIL,
+            note="[x] --no --flags & 50 % of _it_",
+            details={LATEX_EVIL: LATEX_EVIL},
+            energy_mj={f"{LATEX_EVIL}-{n}": 1.0 for n in range(5)},
+            **IMPLIED,
+        )
+    )
+    record = build_record(*rows, table="image_net %", title=LATEX_EVIL, images=LATEX_EVIL)
+    path = next(p for p in write_reproduction(tmp_path / "a.json", record) if p.suffix == ".tex")
+    # two hyphens in a row would be set as a dash
+    assert "-{}-no -{}-flags" in path.read_text(encoding="utf-8")
+    document = (
+        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\n"
+        f"\\input{{{path.name}}}\n\\end{{document}}\n"
+    )
+    (tmp_path / "all.tex").write_text(document, encoding="utf-8")
+    run = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stdout.decode(errors="replace")[-2000:]
+    assert b"Overfull \\hbox" not in run.stdout
+    assert b"Float too large" not in run.stdout
+
+
+def test_the_page_holds_the_record_and_every_link_leads_somewhere(tmp_path):
+    record = build_record(
+        build_row(**IMPLIED, unverified=("top1",)), build_row("other", details={"a": "b"})
+    )
+    shown = Page(page(record, tmp_path))
+    rows = [ReproducedRow.model_validate(json.loads(text)) for text in shown.pres[:2]]
+    assert rows == record.rows
+    assert json.loads(shown.pres[2])["device"] == record.device
+    ids = [attributes["id"] for _, attributes in shown.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    hrefs = [attributes["href"] for attributes in shown.all("a")]
+    assert {unquote(href[1:]) for href in hrefs if href.startswith("#")} <= set(ids)
+    # parameters and MACs of both rows, three MACs of one again
+    assert hrefs.count("#row-spikeformer-t4") == 2 + 3
+    assert hrefs.count("#row-other-t4") == 2
+    assert "imagenet.json" in hrefs
+    assert {"imagenet-note-1", "imagenet-note-2", "imagenet-note-3"} <= set(ids)
+
+
+def test_the_page_asks_the_network_for_nothing(tmp_path):
+    shown = Page(page(build_record(build_row()), tmp_path))
+    assert "default-src 'none'" in shown.all("meta")[1]["content"]
+    assert not [a for a in shown.all("script") if "src" in a]
+    assert [a["href"] for a in shown.all("link")] == ["data:,"]
+
+
+def test_nothing_in_a_record_becomes_markup(tmp_path):
+    clean = page(build_record(build_row()), tmp_path)
+    row = build_row(
+        EVIL,
+        time_steps=EVIL,
+        note=EVIL,
+        source=EVIL,
+        details={EVIL: EVIL},
+        measured={"params_m": missing(EVIL), EVIL: found(1.0, EVIL)},
+        energy_mj={EVIL: 1.0},
+        **IMPLIED,
+    )
+    record = build_record(row, title=EVIL, device=EVIL, images=EVIL, table="evil")
+    text = page(record, tmp_path)
+    shown = Page(text)
+    assert not shown.all("img")
+    assert len(shown.all("script")) == len(Page(clean).all("script"))
+    assert "<script>alert" not in text
+    assert ReproducedRow.model_validate(json.loads(shown.pres[0])) == row
+
+
+def test_in_a_browser(browser, tmp_path):
+    figures = {"a": 9.0, "b": 100.0, "c": 20.5}
+    rows = [
+        build_row(name, measured={"params_m": found(value), "energy_mj": missing()}, **IMPLIED)
+        for name, value in figures.items()
+    ]
+    rows.append(build_row("d", measured={"params_m": missing(), "energy_mj": missing()}))
+    path = write_reproduction_record(build_record(*rows), tmp_path)
+    browser.get(write_reproduction(path, build_record(*rows))[3].as_uri())
+    names = "#table-imagenet tbody th"
+
+    def column(selector):
+        return [cell.text for cell in browser.find_elements("css selector", selector)]
+
+    head = browser.find_element("css selector", '#table-imagenet th[data-key="params_m_measured"]')
+    button = head.find_element("tag name", "button")
+    button.click()
+    assert column(names) == ["a", "c", "b", "d"]
+    assert head.get_attribute("aria-sort") == "ascending"
+    button.click()
+    assert column(names) == ["b", "c", "a", "d"]
+    # as texts, +84.90 would come after +5.40
+    browser.find_element(
+        "css selector", '#table-imagenet th[data-key="params_m_difference"] button'
+    ).click()
+    assert column(names) == ["a", "c", "b", "d"]
+
+    record = browser.find_element("id", "row-c-t4")
+    assert not record.is_displayed()
+    browser.find_element("css selector", '#table-imagenet td a[href="#row-c-t4"]').click()
+    assert record.is_displayed()
+    assert '"model": "c"' in record.text
+
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return performance.getEntriesByType('resource')") == []
+    browser.set_window_size(500, 800)
+    fits = "const root = document.documentElement; return root.scrollWidth === root.clientWidth"
+    assert browser.execute_script(fits)
+
+
+def test_write_reproduction_writes_beside_the_record_or_elsewhere(tmp_path):
+    record = build_record(build_row(**IMPLIED))
+    path = write_reproduction_record(record, tmp_path)
+    written = write_reproduction(path, record)
+    assert [one.name for one in written] == [
+        f"imagenet.{end}" for end in ("md", "csv", "tex", "html")
+    ]
+    assert {one.parent for one in written} == {tmp_path}
+    text = written[0].read_text(encoding="utf-8")
+    assert text.startswith("## ImageNet-1K: reported and measured\n")
+    assert "## ImageNet-1K: firing rates that the reported energies imply" in text
+    markdown = write_reproduction(path, record, tmp_path / "some" / "where")[0]
+    link = re.search(r"\[15\.47\]\((.+?)\)", markdown.read_text(encoding="utf-8")).group(1)
+    assert (markdown.parent / link).resolve() == path.resolve()
+
+
+def test_files_stay_in_their_folder_whatever_the_table_is_called(tmp_path):
+    record = build_record(build_row(), table="../x y%")
+    written = write_reproduction(tmp_path / "a.json", record)
+    assert {one.parent for one in written} == {tmp_path}
+    assert all(re.fullmatch(r"[\w-]+\.\w+", one.name) for one in written)
+
+
+def test_the_terminal_shows_the_tables_and_the_notes():
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_tables(tables(build_row("[red]x[/]", unverified=("top1",), **IMPLIED)), console)
+    text = console.export_text()
+    assert "[red]x[/]" in text
+    assert "+0.37 (+2.5%)" in text
+    assert "74.1†" in text
+    assert "1.250 (impossible)" in text
+    assert "(1) not measurable here: no weights were given" in text

@@ -1,0 +1,250 @@
+"""Models of all configurations, built and run where there are neither data nor weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark import profile_operations
+from benchmark.errors import UserError
+from benchmark.registry import TASKS
+from benchmark.task import ConfigError, Evaluation, Probe, Run, Task
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = {
+    "digits": (),
+    "imagenet": ("data.image_size=64",),
+    "mask_rcnn_digit_scenes": (),
+    "mask_rcnn_coco": (
+        "test_dataloader.dataset.pipeline.1.scale=(100, 64)",
+        "model.test_cfg.rpn.max_per_img=4",
+    ),
+    "semantic_fpn_digit_scenes": (),
+    "semantic_fpn_ade20k": ("model.data_preprocessor.size=(64, 96)",),
+    "semantic_fpn_voc2012": ("model.data_preprocessor.size=(64, 96)",),
+}
+PATHS = {path.stem: path for path in CONFIGS.glob("*/*.py") if path.parent.name != "_base_"}
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def resolved(
+    name: str, *overrides: str, backbone: str = "meta_spikeformer_nano", **arguments: Any
+) -> tuple[Task, dict[str, Any]]:
+    task = TASKS.get(PATHS[name].parent.name)()
+    return task, task.resolve(PATHS[name], backbone, arguments, overrides)
+
+
+def sketched(
+    name: str, *overrides: str, backbone: str = "meta_spikeformer_nano", **arguments: Any
+) -> Probe:
+    task, config = resolved(name, *overrides, backbone=backbone, **arguments)
+    return task.sketch(config)
+
+
+def parameters(probe: Probe) -> int:
+    return sum(weight.numel() for weight in probe.model.parameters())
+
+
+def macs_by_part(probe: Probe) -> dict[str, float]:
+    report = profile_operations(
+        probe.model, probe.batches, forward=probe.forward, time_steps=probe.backbone.time_steps
+    )
+    assert report.images == 1
+    parts: dict[str, float] = {}
+    for row in report.rows:
+        if row.kind != "mul":  # of boxes, outside any weight
+            head, _, rest = row.name.partition(".")
+            part = rest.partition(".")[0] if head == "roi_head" else head
+            parts[part] = parts.get(part, 0.0) + row.dense_macs
+    return parts
+
+
+def test_no_configuration_is_left_out():
+    assert PATHS.keys() == SMALL.keys()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_its_operations_can_be_counted(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """With no data set on disk, nothing written, nothing said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path / "none"))
+    probe = sketched(name, *SMALL[name])
+    parts = macs_by_part(probe)
+    expected = {
+        "classification": {"backbone", "head"},
+        "detection": {"backbone", "neck", "rpn_head", "bbox_head", "mask_head"},
+        "segmentation": {"backbone", "neck", "decode_head"},
+    }[PATHS[name].parent.name]
+    assert parts.keys() == expected
+    assert all(macs > 0 for macs in parts.values())
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().out == ""
+    info = probe.backbone
+    assert (info.name, info.arguments) == ("meta_spikeformer_nano", {})
+    assert info.parameters == sum(p.numel() for p in probe.model.backbone.parameters())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_is_the_same_every_time_and_leaves_chance_alone(name: str):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first, second = (sketched(name, *SMALL[name]) for _ in range(2))
+    assert torch.equal(torch.rand(1), expected)
+    assert not first.model.training
+    weights = zip(first.model.parameters(), second.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "overrides", "count"),
+    [
+        ("imagenet", "meta_spikeformer_15m", (), 15_112_208),
+        ("mask_rcnn_coco", "meta_spikeformer_15m", (), 34_863_320),
+        ("mask_rcnn_coco", "meta_spikeformer_55m", (), 75_007_728),
+        ("semantic_fpn_ade20k", "meta_spikeformer_15m", (), 16_470_142),
+        (
+            "semantic_fpn_ade20k",
+            "meta_spikeformer_55m",
+            ("model.neck.out_channels=256",),
+            58_992_278,
+        ),
+    ],
+)
+def test_parameters_are_those_of_the_published_models(name, backbone, overrides, count):
+    assert parameters(sketched(name, *overrides, backbone=backbone)) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("imagenet", (3, 224, 224)),
+        ("digits", (3, 32, 32)),
+        ("mask_rcnn_coco", (3, 800, 1333)),
+        ("mask_rcnn_digit_scenes", (3, 128, 128)),
+        ("semantic_fpn_ade20k", (3, 512, 512)),
+        ("semantic_fpn_voc2012", (3, 512, 512)),
+    ],
+)
+def test_the_image_is_of_the_size_of_testing(name: str, shape: tuple[int, ...]):
+    (batch,) = sketched(name).batches
+    assert (batch[0] if isinstance(batch, torch.Tensor) else batch["inputs"][0]).shape == shape
+
+
+def test_an_image_is_padded_to_what_the_strides_divide():
+    probe = sketched("mask_rcnn_coco", *SMALL["mask_rcnn_coco"])
+    (batch,) = probe.batches
+    seen = []
+    probe.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    with torch.no_grad():
+        probe.forward(probe.model, batch)
+    assert seen == [(1, 3, 64, 128)]
+
+
+def test_the_macs_of_a_segmentor_are_those_of_its_layers():
+    """The neck and the classifier by hand: four maps at strides 2, 4, 8 and 16."""
+    parts = macs_by_part(sketched("semantic_fpn_ade20k", "model.data_preprocessor.size=(64, 64)"))
+    sides, channels = (32, 16, 8, 4), (8, 16, 48, 160)
+    laterals = sum(side**2 * each * 128 for side, each in zip(sides, channels, strict=True))
+    smoothing = sum(side**2 * 128 * 128 * 9 for side in sides)
+    assert parts["neck"] == laterals + smoothing
+    convolutions = [32, 16, 8, 16, 4, 8, 16]  # the side each of the scale heads' works at
+    scales = sum(side**2 * 128 * 128 * 9 for side in convolutions)
+    assert parts["decode_head"] == scales + 32**2 * 128 * 150
+
+
+def test_the_heads_of_a_detector_read_as_much_as_at_a_test():
+    """Whatever a random detector finds: all proposals, and masks of 100 of them."""
+    overrides = (
+        *SMALL["mask_rcnn_coco"],
+        "model.test_cfg.rpn.max_per_img=110",
+        "model.roi_head.mask_head.conv_out_channels=16",
+    )
+    parts = macs_by_part(sketched("mask_rcnn_coco", *overrides))
+    assert parts["bbox_head"] == 110 * (49 * 256 * 1024 + 1024 * 1024 + 1024 * (81 + 320))
+    convolutions = 14**2 * 9 * (256 * 16 + 3 * 16 * 16)
+    assert parts["mask_head"] == 100 * (convolutions + 28**2 * (16 * 16 + 16 * 80))
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_coco", "semantic_fpn_voc2012"])
+def test_a_test_step_takes_the_batch_as_well(name: str):
+    probe = sketched(name, *SMALL[name])
+    (batch,) = probe.batches
+    with torch.no_grad():
+        (sample,) = probe.model.test_step(batch)
+    height, width = batch["inputs"][0].shape[-2:]
+    if name == "mask_rcnn_coco":
+        assert sample.pred_instances.masks.shape[-2:] == (height, width)
+    else:
+        assert sample.pred_sem_seg.data.shape == (1, height, width)
+
+
+@pytest.mark.parametrize("name", ["imagenet", "mask_rcnn_coco", "semantic_fpn_ade20k"])
+def test_time_steps_and_arguments_reach_the_backbone(name: str):
+    key = "model.time_steps=3" if name == "imagenet" else "model.backbone.time_steps=3"
+    probe = sketched(name, *SMALL[name], key, attention="sdsa1")
+    assert probe.backbone.time_steps == 3
+    assert probe.backbone.arguments == {"attention": "sdsa1"}
+    maps = []
+    neurons = [m for m in probe.model.modules() if type(m).__name__ == "LIF"]
+    neurons[0].register_forward_hook(lambda module, inputs, output: maps.append(output.shape[0]))
+    with torch.no_grad():
+        probe.forward(probe.model, next(iter(probe.batches)))
+    assert maps == [3]
+
+
+def test_without_a_test_size_it_says_what_names_one():
+    task, config = resolved("mask_rcnn_coco")
+    pipeline = config["test_dataloader"]["dataset"]["pipeline"]
+    config["test_dataloader"]["dataset"]["pipeline"] = [pipeline[0], pipeline[2]]
+    with pytest.raises(ConfigError, match="names no test size; expected model.data_preprocessor"):
+        task.sketch(config)
+
+
+def test_a_task_of_somebody_else_may_have_none():
+    class Other(Task):
+        metrics: Mapping[str, Any] = {}
+
+        def resolve(self, *_: Any) -> dict[str, Any]:
+            return {}
+
+        def train(self, run: Run) -> Path:
+            return run.folder
+
+        def evaluate(self, run: Run, checkpoint: Path) -> Evaluation:
+            raise NotImplementedError
+
+        def probe(self, run: Run, checkpoint: Path) -> Probe:
+            raise NotImplementedError
+
+    with pytest.raises(UserError, match="task Other has no sketch"):
+        Other().sketch({})
+
+
+def test_both_frameworks_in_one_process_do_not_mix():
+    """Scopes are of the process; a fresh one, where nothing else has set one before."""
+    code = (
+        "from pathlib import Path; from benchmark.registry import TASKS\n"
+        "import sys, mmengine.registry as r\n"
+        "for path in map(Path, sys.argv[1:]):\n"
+        "    task = TASKS.get(path.parent.name)()\n"
+        "    probe = task.sketch(task.resolve(path, 'meta_spikeformer_nano', {}, []))\n"
+        "    print(type(probe.model.neck).__module__.split('.')[0])\n"
+        "print(r.DefaultScope.get_current_instance())"
+    )
+    names = ("mask_rcnn_digit_scenes", "semantic_fpn_digit_scenes", "mask_rcnn_digit_scenes")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *(str(PATHS[name]) for name in names)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["mmdet", "mmseg", "mmdet", "None"], done.stderr
