@@ -47,6 +47,8 @@ def examine() -> list[Finding]:
     findings.append(
         Finding("device", True, device_name()) if torch.ok else torch._replace(subject="device")
     )
+    if torch.ok:
+        findings.extend(_energy_meters())
     for program, package, use in (
         ("git", "git", "records then name the commit"),
         ("g++", "g++", "neurons and sparse convolutions are compiled with it, else slower"),
@@ -57,6 +59,15 @@ def examine() -> list[Finding]:
         found = where or f"absent (optional): {use}; apt-get install {package}"
         findings.append(Finding(program, True, found))
     return findings
+
+
+def _energy_meters() -> list[Finding]:
+    from benchmark.energy.meters import available_meters
+
+    return [
+        Finding(f"energy {name}", True, "measured" if reason is None else f"not measured: {reason}")
+        for name, reason in available_meters().items()
+    ]
 
 
 def _opencv() -> Finding:

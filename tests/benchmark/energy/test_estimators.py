@@ -316,7 +316,8 @@ def test_lemaire_of_a_formal_convolution():
 def test_lemaire_takes_an_operand_of_a_product_for_its_weights():
     product = row(
         kind="matmul", dense_macs=500.0, inputs=60.0, outputs=25.0, rate=0.2,
-        other_value_kind="real", other_rate=1.0, exact_synaptic_operations=100.0,
+        other_inputs=35.0, other_value_kind="real", other_rate=1.0,
+        exact_synaptic_operations=100.0,
     )  # fmt: skip
     spikes, met = 0.2 * 60, 100
     expected = met * 2 * ADD + spikes * FIFO + met * sram(35) + 2 * met * sram(25)
