@@ -1,10 +1,11 @@
 """Tables, plots and the leaderboard site: pure functions of result files."""
 
+from benchmark.report.papers import reproduction_tables
 from benchmark.report.render import print_tables, to_csv, to_latex, to_markdown
 from benchmark.report.site import build_site
 from benchmark.report.speed import speed_table, work_tables
 from benchmark.report.tables import Table, make_tables
-from benchmark.report.write import Report, write_report
+from benchmark.report.write import Report, write_report, write_reproduction
 
 __all__ = [
     "Report",
@@ -12,10 +13,12 @@ __all__ = [
     "build_site",
     "make_tables",
     "print_tables",
+    "reproduction_tables",
     "speed_table",
     "to_csv",
     "to_latex",
     "to_markdown",
     "work_tables",
     "write_report",
+    "write_reproduction",
 ]

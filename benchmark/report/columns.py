@@ -1,75 +1,19 @@
-"""The columns of a table: which figures of a record are shown, and how.
-
-A figure is a mean over seeds at full precision; rounding happens only where it is shown. A figure
-that no record holds is None, shown as an en dash, never as 0.
-"""
+"""The columns of a table: which figures of a record are shown, and how."""
 
 from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from benchmark.report.cells import MISSING, Cell, Figure, Marked, Spread
 from benchmark.report.grouping import Group
 from benchmark.results import Record
 
-MISSING = "–"
+NOT_MEASURED = "not measured"
 SIGNIFICANT_DIGITS = 4
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number per seed, or a single one that all seeds share.
-
-    Attributes:
-        values: what the records hold.
-        runs: how many records were asked; more than `len(values)` where some lack the figure.
-
-    >>> Figure((0.25, 0.75), runs=2).mean
-    0.5
-    """
-
-    values: tuple[float, ...]
-    runs: int = 1
-
-    @property
-    def mean(self) -> float:
-        """The mean; exactly the value itself where there is but one."""
-        return self.values[0] if len(set(self.values)) == 1 else statistics.fmean(self.values)
-
-    @property
-    def deviation(self) -> float | None:
-        """The sample standard deviation (n - 1), or None of a single value."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-    @property
-    def count(self) -> str:
-        """How many seeds stand behind it: "3", "2 of 3", or nothing for a single run."""
-        if len(self.values) < self.runs:
-            return f"{len(self.values)} of {self.runs}"
-        return str(self.runs) if self.runs > 1 else ""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Ratios of the rounds of one measurement, shown as their median and range.
-
-    >>> Spread((1.5, 1.0, 4.0)).mid
-    1.5
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def mid(self) -> float:
-        """Their median."""
-        return statistics.median(self.values)
-
-
-Cell = str | Figure | Spread | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +22,7 @@ class Column:
 
     Attributes:
         key: its name in CSV, where figures stand unscaled.
-        title: its heading.
+        title: its heading, below that of its group.
         of: the cell of one group of records, or of whatever else the table has a row for.
         kind: a text; a setting of the run (time steps, images); a figure that seeds share
             (parameters); a measured figure, which varies with the seed; or a spread.
@@ -86,6 +30,7 @@ class Column:
         decimals: how many decimals to show, or None for four significant digits.
         higher_is_better: which way is up, or None where neither is.
         of_metric: whether it shows a metric of the task.
+        group: a heading that it shares with its neighbours; empty where it stands alone.
     """
 
     key: str
@@ -96,6 +41,12 @@ class Column:
     decimals: int | None = None
     higher_is_better: bool | None = None
     of_metric: bool = False
+    group: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Both headings in one line."""
+        return f"{self.group}: {self.title}" if self.group else self.title
 
     @property
     def is_figure(self) -> bool:
@@ -105,7 +56,7 @@ class Column:
     def shown(self, figure: Figure) -> tuple[str, str | None]:
         """The mean and, of several values, the standard deviation, rounded alike."""
         mean = figure.mean * self.scale
-        spec = f".{self.decimals}f" if self.decimals is not None else _significant(mean)
+        spec = f".{self.decimals}f" if self.decimals is not None else significant(mean)
         deviation = figure.deviation
         return format(mean, spec), (
             None if deviation is None else format(deviation * self.scale, spec)
@@ -117,6 +68,8 @@ class Column:
             return MISSING
         if isinstance(cell, str):
             return cell
+        if isinstance(cell, Marked):
+            return cell.plain
         if isinstance(cell, Spread):
             low, mid, high = (
                 self.shown(Figure((value,)))[0]
@@ -128,7 +81,7 @@ class Column:
         return f"{mean}{spread} ({cell.count})" if cell.count else f"{mean}{spread}"
 
 
-def _significant(value: float) -> str:
+def significant(value: float) -> str:
     """A format that shows `SIGNIFICANT_DIGITS` of `value`, without an exponent where it can."""
     if not math.isfinite(value) or value == 0:
         return "g"
@@ -247,6 +200,30 @@ def _estimator_column(name: str) -> Column:
     )
 
 
+def meter_columns(groups: Iterable[Group]) -> tuple[Column, ...]:
+    """One column of measured millijoules per image for each meter that a record names.
+
+    Where no record names any, one column says so: energy that nobody measured is not zero.
+    """
+    meters = dict.fromkeys(
+        meter
+        for group in groups
+        for source in group.sources
+        for meter in source.record.measured_energy_mj
+    )
+    return tuple(_meter_column(meter) for meter in meters) or (NO_METER,)
+
+
+def _meter_column(meter: str) -> Column:
+    measured = _measured(lambda record: record.measured_energy_mj.get(meter))
+    return Column(
+        key=f"measured_energy_mj_{meter}",
+        title=f"measured, {meter} (mJ)",
+        of=lambda group: measured(group) or NOT_MEASURED,
+        higher_is_better=False,
+    )
+
+
 def _measured(value: Callable[[Record], float | None]) -> Callable[[Group], Cell]:
     def cell(group: Group) -> Cell:
         values = [value(source.record) for source in group.sources]
@@ -342,5 +319,8 @@ OPERATIONS = (
         scale=100.0,
         decimals=2,
     ),
+)
+NO_METER = Column(
+    "measured_energy_mj", "measured (mJ)", lambda group: NOT_MEASURED, higher_is_better=False
 )
 OWN_KEYS = tuple(column.key for column in (TASK, *COMMON, COUNTED_IMAGES, *OPERATIONS))

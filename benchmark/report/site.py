@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from benchmark.energy.estimators import load_estimators
 from benchmark.files import write_atomically
-from benchmark.report.columns import MISSING, Cell, Column, Figure, Spread
+from benchmark.report.cells import MISSING, Figure, Spread
+from benchmark.report.columns import Column
 from benchmark.report.grouping import Group, Selection, Source, select
+from benchmark.report.page import page_template, pretty_json, sort_value
 from benchmark.report.render import SPREAD_NOTE, failure_text, relative
 from benchmark.report.speed import speed_table
 from benchmark.report.tables import (
@@ -31,7 +29,6 @@ from benchmark.report.write import read_sources
 from benchmark.speed.record import SpeedRecord
 
 TITLE = "Spiking vision backbones"
-LINE_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -99,14 +96,7 @@ def build_site(sources: list[Path], out: Path, title: str = TITLE) -> Path:
         boards.append(_speed_board(speeds))
     rows = [row for board in boards for row in board.table.rows]
     shown = {_anchor(source): source for row in rows for source in row.sources}
-    environment = Environment(
-        loader=PackageLoader("benchmark.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("page.html.j2").render(
+    html = page_template("page.html.j2").render(
         title=title,
         boards=boards,
         estimators=estimators,
@@ -125,14 +115,17 @@ def build_site(sources: list[Path], out: Path, title: str = TITLE) -> Path:
 
 
 def _estimators(groups: Iterable[Group]) -> dict[str, dict[str, Any]]:
-    """What is known of the estimators that the records name, in the order of their data file."""
-    text = files("benchmark.energy").joinpath("estimators.yaml").read_text(encoding="utf-8")
-    known = yaml.safe_load(text)
+    """What is known of the estimators that the records name, in the order of their data files."""
+    known = load_estimators()
     named = dict.fromkeys(
         name for group in groups for source in group.sources for name in source.record.energy_mj
     )
-    ordered = [*(name for name in known if name in named), *(n for n in named if n not in known)]
-    return {name: known.get(name, {}) for name in ordered}
+    described = {
+        name: {"title": estimator.title, "source": estimator.source, **estimator.constants}
+        for name, estimator in known.items()
+        if name in named
+    }
+    return described | {name: {} for name in named if name not in known}
 
 
 def _boards(selection: Selection, estimator: str | None) -> list[Board]:
@@ -201,16 +194,10 @@ def _site_cell(column: Column, row: Row) -> SiteCell:
     cell = row.cells[column.key]
     return SiteCell(
         text=column.text(cell),
-        sort=_sort_value(cell),
+        sort=sort_value(column, cell),
         kind="text" if column.kind == "text" else "number",
-        links=_links(row) if column.is_figure and cell is not None else (),
+        links=_links(row) if column.is_figure and isinstance(cell, Figure | Spread) else (),
     )
-
-
-def _sort_value(cell: Cell) -> str:
-    if isinstance(cell, Spread):
-        return repr(cell.mid)
-    return repr(cell.mean) if isinstance(cell, Figure) else cell or ""
 
 
 def _links(row: Row) -> tuple[Link, ...]:
@@ -282,32 +269,3 @@ def _about(source: Source) -> str:
 
 def _pretty_record(source: Source) -> str:
     return pretty_json(source.record.model_dump(mode="json", exclude_none=True))
-
-
-def pretty_json(value: Any, depth: int = 0) -> str:
-    """JSON to be read: what fits on a line stays on it, and so does each flat item of a list.
-
-    >>> print(pretty_json({"rows": [{"a": 1}, {"a": 2}], "b": []}, depth=0))
-    {"rows": [{"a": 1}, {"a": 2}], "b": []}
-    """
-    line = json.dumps(value, ensure_ascii=False)
-    if len(line) + depth <= LINE_WIDTH or not isinstance(value, dict | list):
-        return line
-    inner = " " * (depth + 1)
-    if isinstance(value, dict):
-        items = [
-            f"{inner}{json.dumps(key, ensure_ascii=False)}: {pretty_json(item, depth + 1)}"
-            for key, item in value.items()
-        ]
-        left, right = "{", "}"
-    else:
-        items = [inner + _list_item(item, depth + 1) for item in value]
-        left, right = "[", "]"
-    return left + "\n" + ",\n".join(items) + "\n" + " " * depth + right
-
-
-def _list_item(item: Any, depth: int) -> str:
-    parts = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-    if any(isinstance(part, dict | list) for part in parts):
-        return pretty_json(item, depth)
-    return json.dumps(item, ensure_ascii=False)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
+from benchmark.report.cells import Cell, Figure
 from benchmark.report.columns import (
     COMMON,
     COUNTED_IMAGES,
+    NO_METER,
     OPERATIONS,
     TASK,
     TASKS,
-    Cell,
     Column,
-    Figure,
     estimator_columns,
+    meter_columns,
     metric_columns,
     task_spec,
 )
@@ -29,13 +31,15 @@ class Row:
 
     Attributes:
         cells: by column key.
-        sources: the records that they come from, by seed.
+        sources: the records that they come from, by seed; empty where the table has one record.
         partial: whether it comes from limited runs.
+        id: what names it within the table's one record.
     """
 
     cells: dict[str, Cell]
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] = ()
     partial: bool = False
+    id: str = ""
 
     @property
     def has_spread(self) -> bool:
@@ -54,6 +58,8 @@ class Table:
         failures: runs of its tasks that failed; listed below it.
         superseded: older records of runs that a newer record holds; listed below it.
         notes: sentences that stand below it.
+        numbered: further ones, which cells name by number, from 1.
+        record: the file of the one record that all of it comes from; None where rows have theirs.
     """
 
     name: str
@@ -63,6 +69,20 @@ class Table:
     failures: tuple[Source, ...] = ()
     superseded: tuple[Source, ...] = ()
     notes: tuple[str, ...] = ()
+    numbered: tuple[str, ...] = ()
+    record: Path | None = None
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The headings above the headings and how many columns each spans; empty without any.
+
+        A column without one stands alone, below an empty heading.
+        """
+        if not any(column.group for column in self.columns):
+            return []
+        together = groupby(enumerate(self.columns), key=lambda one: one[1].group or one[0])
+        spans = [[column for _, column in members] for _, members in together]
+        return [(span[0].group, len(span)) for span in spans]
 
 
 def make_tables(records: Iterable[tuple[Path, Record]]) -> list[Table]:
@@ -73,7 +93,8 @@ def make_tables(records: Iterable[tuple[Path, Record]]) -> list[Table]:
     """
     selection = select(records)
     groups = selection.groups
-    energy = (TASK, *COMMON, COUNTED_IMAGES, *OPERATIONS, *estimator_columns(groups))
+    energies = (*estimator_columns(groups), *meter_columns(groups))
+    energy = (TASK, *COMMON, COUNTED_IMAGES, *OPERATIONS, *energies)
     return with_unique_names(
         [
             *(task_table(task, selection) for task in TASKS),
@@ -102,7 +123,8 @@ def leaderboard_table(task: str, selection: Selection) -> Table:
     """The table of one task, what is compared first; partial runs are left out."""
     chosen = of_task(task, selection)
     groups = tuple(group for group in chosen.groups if not group.first.partial)
-    figures = (*metric_columns(task, groups), *estimator_columns(groups))
+    meters = (column for column in meter_columns(groups) if column is not NO_METER)
+    figures = (*metric_columns(task, groups), *estimator_columns(groups), *meters)
     common = {column.key: column for column in COMMON}
     first = [common.pop("backbone"), common.pop("dataset"), *figures]
     second = [common.pop("time_steps"), common.pop("parameters"), *OPERATIONS]

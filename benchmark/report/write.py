@@ -1,4 +1,4 @@
-"""Writing the tables of a work folder to files."""
+"""Writing tables to files: those of a work folder, and a published one reproduced."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmark.files import write_atomically
+from benchmark.papers.record import Reproduction
+from benchmark.report.papers import file_stem, reproduction_tables
+from benchmark.report.papers_csv import reproduction_csv
+from benchmark.report.papers_page import reproduction_page
 from benchmark.report.render import to_csv, to_latex, to_markdown
 from benchmark.report.speed import speed_table
 from benchmark.report.tables import Table, make_tables, with_unique_names
@@ -80,3 +84,25 @@ def write_report(work_dir: Path, out: Path | None = None) -> Report:
     for path, text in texts.items():
         write_atomically(path, text)
     return Report(tables, list(texts))
+
+
+def write_reproduction(path: Path, record: Reproduction, out: Path | None = None) -> list[Path]:
+    """Write a reproduced table as Markdown, CSV, LaTeX and a page, and return their paths.
+
+    Args:
+        path: the record's file.
+        record: what it holds.
+        out: the folder for the files; that of the record where none is given.
+    """
+    out = path.parent if out is None else Path(out)
+    tables = reproduction_tables(path, record)
+    texts = {
+        ".md": "\n".join(to_markdown(table, out) for table in tables),
+        ".csv": reproduction_csv(path, record, out),
+        ".tex": "\n".join(to_latex(table, out) for table in tables),
+        ".html": reproduction_page(path, record, out),
+    }
+    paths = {suffix: out / f"{file_stem(record)}{suffix}" for suffix in texts}
+    for suffix, text in texts.items():
+        write_atomically(paths[suffix], text)
+    return list(paths.values())

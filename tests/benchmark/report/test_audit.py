@@ -246,6 +246,11 @@ def test_the_page_in_markdown(record, tmp_path: Path):
     assert all(line.endswith("|") for line in tables)
 
 
+def test_a_single_image_is_called_one(record):
+    single = record.model_copy(update={"reports": [report(STEM, images=1)]})
+    assert single.title == "former (T = 2, 1 image, 32x32 pixels)"
+
+
 def test_without_neurons_there_are_no_rates(record, tmp_path: Path):
     write_audit(record, tmp_path)
     plain = record.model_copy(update={"reports": [report(STEM, neurons=[])]})
