@@ -13,13 +13,7 @@ it gives at rates of 5 to 40 %.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.utils import _pair
 
-from benchmark.files import replacing
+from benchmark.native import FLAGS, load_kernels
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+_FLAGS = FLAGS
 _LANES = 16  # float32 values in a vector of the source
 _NOT_SPIKES, _NO_MEMORY = 1, 2  # its status codes
 
@@ -387,42 +381,9 @@ def _round_up(channels: int) -> int:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled kernel, from the user's cache; None, with a warning, where there is no way."""
-    try:
-        library = ctypes.CDLL(str(_compile()))
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
-        warnings.warn(f"convolutions stay dense, for no kernel: {reason}", stacklevel=3)
-        return None
-    pointer = ctypes.c_void_p
-    library.event_conv.argtypes = [ctypes.POINTER(_Layer), *[pointer] * 4, ctypes.c_int]
+    """The compiled kernel; None, with a warning, where there is no way."""
+    library = load_kernels(_SOURCE, "convolutions stay dense", _FLAGS)
+    if library is not None:
+        pointer = ctypes.c_void_p
+        library.event_conv.argtypes = [ctypes.POINTER(_Layer), *[pointer] * 4, ctypes.c_int]
     return library
-
-
-def _compile() -> Path:
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if not compiler:
-        raise FileNotFoundError("neither g++ nor clang++ was found; install one or set CXX")
-    # PyTorch's own OpenMP, so that both share one pool of threads
-    openmp = sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*"))[:1]
-    command = [compiler, *_FLAGS, str(_SOURCE), "-Wl,--as-needed", *map(str, openmp)]
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
-    key = hashlib.sha256()
-    for part in (*command, version.stdout, torch.__version__, _processor(), _SOURCE.read_text()):
-        key.update(part.encode() + b"\0")
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikebench"
-    target = root / f"event_conv-{key.hexdigest()[:16]}.so"
-    if not target.exists():
-        with replacing(target) as built:
-            subprocess.run([*command, "-o", str(built)], capture_output=True, text=True, check=True)
-    return target
-
-
-def _processor() -> str:
-    """What `-march=native` depends on."""
-    info = Path("/proc/cpuinfo")
-    kinds = ("model name", "flags", "Features", "CPU part")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return (
-        "\n".join(sorted({line for line in lines if line.startswith(kinds)})) or platform.platform()
-    )

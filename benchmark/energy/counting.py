@@ -20,8 +20,11 @@ from benchmark.energy.layouts import Layouts
 from benchmark.energy.operations import NeuronRow, OperationRow, Uncounted
 from benchmark.energy.statistics import Layout, StatisticsCache, TensorStatistics, merged_axes
 from benchmark.energy.streams import Operand, Pass, Spread, by_image
-from benchmark.energy.weights import Weights, tensors_in
+from benchmark.energy.weights import Weights, named_weights, tensors_in
 from benchmark.neurons import is_neuron, update_cost
+
+_NAMES: dict[Any, str] = {}
+"""Of the operations that are no composites of others."""
 
 
 @dataclass
@@ -91,15 +94,15 @@ class Counting(TorchDispatchMode):
         super().__init__()
         self.total = Spread()
         self._model = model
+        self._named_weights = list(named_weights(model))
         self._steps = steps
         self._rows: dict[tuple[Any, ...], _Row] = {}
         self._spikes: dict[str, Operand] = {}
         self._state_bytes: dict[str, float] = {}
         self._uncounted: dict[tuple[str, str], rules.Arithmetic] = {}
         self._frames: list[_Frame] = []
-        self._names: dict[Any, str] = {}
         self._fired = False
-        self._weights = Weights(model)
+        self._weights = Weights(())
         self._statistics = StatisticsCache()
         self._layouts = Layouts(steps, 1)
 
@@ -108,7 +111,7 @@ class Counting(TorchDispatchMode):
         """Count one forward pass of a batch of so many images."""
         self._frames = [_Frame("")]
         self._fired = False
-        self._weights = Weights(self._model)
+        self._weights = Weights(self._named_weights)
         self._layouts = Layouts(self._steps, images)
         with self:
             yield
@@ -198,13 +201,13 @@ class Counting(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in self._names:
+        if func not in _NAMES:
             with self:  # inference mode lets composite operations through
                 output = func.decompose(*args, **kwargs)
             if output is not NotImplemented:
                 return output
-            self._names[func] = func._schema.name
-        name = self._names[func]
+            _NAMES[func] = func._schema.name
+        name = _NAMES[func]
         masks = name in rules.MULTIPLICATIONS and self._is_mask(args[:2])
         if masks:  # before a write in place
             self._mask(args[0], args[1])

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from benchmark.energy.tallies import Tally, tally
+
 _EXACT_IN_FLOAT32 = 2**24
 _SAMPLE = 4096  # values looked at first: most real-valued tensors show there what they are
 
@@ -63,20 +65,20 @@ class TensorStatistics:
 
     def __init__(self, x: Tensor) -> None:
         self.elements = x.numel()
-        self._nonzeros: int | None = None
+        self._tally: Tally | None = None
         self._values: Values | None = None
         self._sums: dict[Hashable, Tensor] = {}
 
     def nonzeros(self, x: Tensor) -> int:
         """How many values of `x`, the tensor these statistics are of, are not zero."""
-        if self._nonzeros is None:
-            self._nonzeros = _count(x.bool())
-        return self._nonzeros
+        return int(self._counted(x).by_sample.sum())
 
     def values(self, x: Tensor) -> Values:
         """The kind of the non-zero values of `x`."""
         if self._values is None:
-            self._values = _values(x, self.nonzeros(x))
+            nonzeros = self.nonzeros(x)
+            is_binary = 0 < nonzeros == self._counted(x).ones
+            self._values = Values(1.0, True, 0.0, 1.0) if is_binary else _values(x, nonzeros)
         return self._values
 
     def weighing(self, x: Tensor) -> tuple[bool, int]:
@@ -98,9 +100,10 @@ class TensorStatistics:
             weigh: sum absolute values instead, which must be whole numbers.
         """
         key = (tuple(x.shape), dims, weigh)
+        self._counted(x)
         if key not in self._sums:
             self._sums[key] = self._sum(x, dims, weigh)
-        return self._sums[key]
+        return self._sums[key].double()
 
     def by_sample(self, x: Tensor, layout: Layout, weigh: bool = False) -> Tensor:
         """Non-zeros, or magnitudes, of each sample: float64 `(steps, images)`.
@@ -111,10 +114,19 @@ class TensorStatistics:
             layout: the samples.
             weigh: as for `sums`.
         """
-        if not weigh and layout.samples == 1:
-            return torch.full(layout, float(self.nonzeros(x)), dtype=torch.float64)
+        by_sample = self._counted(x).by_sample
+        if not weigh and len(by_sample) % layout.samples == 0:
+            return by_sample.view(layout.samples, -1).sum(1).view(layout)
         maps = merged_axes(x) if x.dim() > 1 else x.view(-1, 1)
         return self.sums(maps, (1,), weigh).reshape(layout.samples, -1).sum(1).view(layout)
+
+    def _counted(self, x: Tensor) -> Tally:
+        if self._tally is None:
+            maps = merged_axes(x)
+            self._tally = tally(maps)
+            if self._tally.by_position is not None:
+                self._sums[tuple(maps.shape), (1,), False] = self._tally.by_position
+        return self._tally
 
     def _sum(self, x: Tensor, dims: tuple[int, ...], weigh: bool) -> Tensor:
         summed = math.prod(x.shape[dim] for dim in dims)

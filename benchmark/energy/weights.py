@@ -10,15 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+StorageKey = StorageWeakRef
+
 
 class Weights:
-    """The storages of parameters, of buffers and of what is computed from these alone."""
+    """The storages of parameters, of buffers and of what is computed from these alone.
 
-    def __init__(self, model: nn.Module) -> None:
-        self._names: dict[StorageWeakRef, list[str]] = {}
-        for named in (model.named_parameters, model.named_buffers):
-            for name, tensor in named(remove_duplicate=False):
-                self._names.setdefault(storage_of(tensor), []).append(name)
+    Args:
+        named: parameters and buffers with their names, as `named_weights` gives them.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        self._names: dict[StorageKey, list[str]] = {}
+        for name, tensor in named:
+            self._names.setdefault(storage_of(tensor), []).append(name)
 
     def __contains__(self, x: Tensor) -> bool:
         return x.layout is torch.strided and storage_of(x) in self._names
@@ -43,14 +48,17 @@ class Weights:
                 self._names.pop(storage_of(x), None)
 
 
+def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters and buffers of a model, under all of their names."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
 @cache
 def _written(func: Any) -> list[int]:
     """The positions of the arguments that an operation writes to."""
     arguments = enumerate(func._schema.arguments)
     return [i for i, argument in arguments if argument.alias_info and argument.alias_info.is_write]
-
-
-StorageKey = StorageWeakRef
 
 
 def storage_of(x: Tensor) -> StorageKey:

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmark import profile_operations
+from benchmark.backbones.deploy import in_form
 from benchmark.backbones.published import from_published
 
 
@@ -68,3 +69,51 @@ def test_images_are_counted_alike_in_any_batching(golden, report):
     images = golden.input(**golden.operations["input"])
     one_by_one = profile_operations(golden.classifier(report.time_steps), images.split(1))
     assert one_by_one == report
+
+
+@pytest.fixture(scope="module")
+def forms(golden, report):
+    """The same model and images in all three forms."""
+    batch = golden.input(**golden.operations["input"])
+    model = golden.classifier(report.time_steps)
+    deployed = {
+        form: profile_operations(in_form(model, form), [batch], form=form)
+        for form in ("dense", "paper")
+    }
+    return {"as-coded": report, **deployed}
+
+
+def test_folding_norms_changes_no_count_but_the_norms(forms):
+    coded, dense = forms["as-coded"], forms["dense"]
+    assert dense.firing_rates == coded.firing_rates
+    folded = {row.name: row for row in dense.rows}
+    spikes = [row for row in coded.rows if row.value_kind == "binary" and not row.encodes]
+    assert len(spikes) == 85
+    for row in spikes:
+        twin = folded.get(row.name) or folded[row.name.replace(".pw1", ".0")]
+        assert (twin.rate, twin.exact_synaptic_operations) == (
+            row.rate,
+            row.exact_synaptic_operations,
+        ), row.name
+    assert any("norm" in one.operation for one in coded.uncounted)
+    assert not any("norm" in one.operation for one in dense.uncounted)
+
+
+def test_a_fused_operation_has_the_rate_of_its_input(forms):
+    coded, fused = ({row.name: row for row in forms[form].rows} for form in ("as-coded", "paper"))
+    assert forms["paper"].firing_rates == forms["as-coded"].firing_rates
+    heads = {
+        name: row for name, row in coded.items() if name.endswith((".conv.pw1", "sep_conv.dw"))
+    }
+    assert len(heads) == 4 + 4 * 8
+    for name, head in heads.items():
+        if name.endswith("dw"):
+            twin, taps = fused[name.replace(".dw", ".pw2.conv")], 49
+        else:
+            twin, taps = fused[name.removesuffix(".pw1")], 9
+        assert (twin.value_kind, twin.rate, twin.rates) == ("binary", head.rate, head.rates), name
+        channels = head.weights // 49 if taps == 49 else round(head.weights**0.5)
+        assert twin.weights % (taps * channels) == 0, name
+    assert [name for name, row in fused.items() if row.accumulations is None] == [
+        "backbone.stages.0.downsample.conv"
+    ]

@@ -268,16 +268,6 @@ def test_dense_with_one_warning_where_there_is_no_compiler(monkeypatch, recwarn)
 
 
 @compiled
-def test_compiled_once_into_the_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    built = event_conv._compile()
-    assert [path.name for path in (tmp_path / "spikebench").iterdir()] == [built.name]
-    time = built.stat().st_mtime_ns
-    assert event_conv._compile() == built
-    assert built.stat().st_mtime_ns == time
-
-
-@compiled
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for x86-64 without AVX-512")
 def test_plain_vectors(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
