@@ -19,6 +19,7 @@ from benchmark.files import write_atomically
 SCHEMA_VERSION: Literal[2] = 2
 RECORD_NAME = "record.json"
 SPEED_RECORDS = "speed-*.json"
+REPRODUCTIONS = "reproduction-*.json"
 
 
 class RecordError(UserError, ValueError):
@@ -184,7 +185,8 @@ def find_records(root: Path) -> list[tuple[Path, Record]]:
     """Every record below `root` (or `root` itself, if it is a record file), sorted by path.
 
     A work folder names its records `record.json`; a folder of published records may name them
-    as it likes, one `*.json` file each, but for `speed-*.json`: those are speed records.
+    as it likes, one `*.json` file each, but for `speed-*.json` and `reproduction-*.json`: those
+    are records of speed and of reproduced tables.
 
     Raises:
         MissingResultsError: `root` does not exist.
@@ -197,4 +199,5 @@ def find_records(root: Path) -> list[tuple[Path, Record]]:
         paths = [root]
     else:
         paths = sorted(root.rglob(RECORD_NAME)) or sorted(root.glob("*.json"))
-    return [(path, read_record(path)) for path in paths if not path.match(SPEED_RECORDS)]
+    others = (SPEED_RECORDS, REPRODUCTIONS)
+    return [(path, read_record(path)) for path in paths if not any(map(path.match, others))]

@@ -61,7 +61,7 @@ class Evaluation(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What operations are counted on: `forward(model, batch)` for each batch of test images."""
+    """What operations are counted on: `forward(model, batch)` for each batch of images."""
 
     model: Any
     batches: Iterable[Any]
@@ -106,6 +106,32 @@ class Task(ABC):
     def probe(self, run: Run, checkpoint: Path) -> Probe:
         """The trained model and batches of real test images, for the operation count."""
 
+    def sketch(self, config: Mapping[str, Any]) -> Probe:
+        """The untrained model and one random image, where there are neither data nor weights.
+
+        It tells what follows from the architecture and the size of the image: parameters and dense
+        operations. Rates and accuracies it does not tell.
+
+        Args:
+            config: what `resolve` returned.
+
+        Returns:
+            The model, one batch of one image at the configuration's test size, and how the model
+            runs on it. No data set and no folder of a run is looked at.
+
+        Raises:
+            UserError: the task has no sketch; one that is built in has.
+            ConfigError: the configuration names no test size.
+        """
+        raise UserError(
+            f"task {type(self).__name__} has no sketch; "
+            "its operations are counted on a run that was trained"
+        )
+
 
 class ConfigError(UserError, ValueError):
     """A configuration, suite or override is wrong; the message says what was meant."""
+
+
+class MissingDataError(UserError, FileNotFoundError):
+    """A data set, or part of it, is not there; the message says where it comes from."""

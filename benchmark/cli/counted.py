@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.cli.app import built
+from benchmark.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,12 +43,14 @@ class Counted:
 
     Attributes:
         sample: makes so many batches of one image, always the same.
-        about_images: what they are.
+        num_classes: classes of the classifier.
+        about_images: what the images are.
         about_weights: what the weights are.
     """
 
     model: nn.Module
     sample: Callable[[int], Iterator[Tensor]]
+    num_classes: int
     about_images: str
     about_weights: str
 
@@ -83,5 +87,21 @@ def counted_classifier(
     if weights is None:
         with settling_norms(model), torch.no_grad():
             model.train()(torch.cat(list(sample(SETTLED_ON))))
-    about_weights = RANDOM if weights is None else str(weights)
-    return Counted(model.eval(), sample, about_images(channels, folder), about_weights)
+    return Counted(
+        model.eval(),
+        sample,
+        num_classes=arguments["num_classes"],
+        about_images=about_images(channels, folder),
+        about_weights=RANDOM if weights is None else weights.name,
+    )
+
+
+@contextmanager
+def wrong_requests(name: str) -> Iterator[None]:
+    """What a backbone does not take, such as a size of images, is the user's error."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error

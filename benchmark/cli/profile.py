@@ -8,10 +8,10 @@ import typer
 
 from benchmark.cli import counted
 from benchmark.cli.app import Options, app, given_options, new_table, terminal
-from benchmark.errors import UserError
 
 if TYPE_CHECKING:
     from benchmark.energy.operations import OperationReport, OperationRow
+    from benchmark.energy.overhead import Overhead
 
 
 @app.command(epilog="Example: spikebench profile meta_spikeformer_15m --time-steps 4 --form paper")
@@ -48,23 +48,15 @@ def profile(
 
     estimators = load_estimators()
     options = given_options(set_)
-    try:
+    with counted.wrong_requests(name):
         found = counted.counted_classifier(
             name, options, weights, time_steps, num_classes, image_size, images
         )
         model = in_form(found.model, form)
         if overhead:
-            measured = measure_overhead(model, torch.cat(list(found.sample(count))))
-            plain, ratios = min(measured.plain), measured.ratios
-            print(f"a plain pass of {count} images: {plain:.3f} s at best")
-            print(
-                f"counting: {measured.ratio:.2f} times a plain pass "
-                f"({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} rounds)"
-            )
+            _print_overhead(measure_overhead(model, torch.cat(list(found.sample(count)))), count)
             return
         report = profile_operations(model, found.sample(count), form=form)  # type: ignore[arg-type]
-    except ValueError as error:  # an image size that the backbone does not take
-        raise UserError(f"{name}: {error}") from error
     _print_rows(report)
     parameters = sum(weight.numel() for weight in model.parameters())
     print(f"weights: {found.about_weights}")
@@ -78,6 +70,15 @@ def profile(
     _print_uncounted(report)
     for estimator, millijoules in energies(report).items():
         print(f"energy {estimator}: {millijoules:.4f} mJ ({estimators[estimator].title})")
+
+
+def _print_overhead(measured: Overhead, count: int) -> None:
+    ratios = measured.ratios
+    print(f"a plain pass of {count} images: {min(measured.plain):.3f} s at best")
+    print(
+        f"counting: {measured.ratio:.2f} times a plain pass "
+        f"({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} rounds)"
+    )
 
 
 def _print_rows(report: OperationReport) -> None:

@@ -134,6 +134,9 @@ def uncounted(
     matrices = [x for x in read if x in weights and x.dim() > 1]
     if kind == "other" and not matrices:
         return None
+    if "rnn" in func._schema.name:  # every weight meets every step of the sequence
+        steps = read[0].numel() / read[0].shape[-1]
+        return Arithmetic("no rule", steps * sum(x.numel() for x in matrices))
     maps = outputs[0]
     channels = maps.shape[1] if maps.dim() > 3 else maps.shape[-1]
     estimate = maps.numel() / channels * sum(x.numel() for x in matrices)

@@ -72,6 +72,14 @@ def test_foreign_operations_that_read_weights():
     assert found[("", "torchvision::deform_conv2d")] == ("no rule", 16 * 4 * 2 * 9)
 
 
+def test_recurrent_layers_are_counted_or_listed():
+    lstm = nn.LSTM(5, 4)
+    report = profile_operations(lstm, [reals(7, 3, 5)], forward=lambda m, x: m(x))
+    listed = [one for one in report.uncounted if one.reason == "no rule"]
+    work = report.dense_macs + sum(one.multiplications for one in listed)
+    assert work * report.images == 7 * 3 * 4 * 4 * (5 + 4)
+
+
 def test_foreign_operations_of_which_nothing_is_known():
     with torch.library._scoped_library("spikebench_test", "FRAGMENT") as library:
         library.define("twist(Tensor a, Tensor b) -> Tensor")

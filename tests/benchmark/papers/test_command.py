@@ -51,12 +51,13 @@ class TestReproduce:
         write_table(row("first"), row("second", model="foreign", build=None))
         done = spikebench("reproduce", "mine.yaml", "--out", "tables")
         assert done.code == 0
-        record = read_reproduction_record(tmp_path / "tables" / "mine.json")
+        record = read_reproduction_record(tmp_path / "tables" / "reproduction-mine.json")
         assert [each.reported.id for each in record.rows] == ["first", "second"]
-        written = {path.suffix for path in (tmp_path / "tables").iterdir()}
-        assert written == {".json", ".md", ".csv", ".tex", ".html"}
-        for suffix in written:
-            assert f"written: tables/mine{suffix}" in done.out
+        written = {path.name for path in (tmp_path / "tables").iterdir()}
+        tables = {f"mine{suffix}" for suffix in (".md", ".csv", ".tex", ".html")}
+        assert written == {"reproduction-mine.json", *tables}
+        for name in written:
+            assert f"written: tables/{name}" in done.out
         assert "no registered backbone of this name" in done.out
         assert "[2/2] second" in done.err
 
@@ -69,7 +70,7 @@ class TestReproduce:
             *("--limit", "2", "--data-root", str(photographs.parent)),
         )
         assert done.code == 0
-        path = tmp_path / "work_dirs" / "reproduce" / "mine.json"
+        path = tmp_path / "work_dirs" / "reproduce" / "reproduction-mine.json"
         assert json.loads(path.read_text())["images"] == f"2 images of {photographs}"
 
     def test_an_interruption_makes_it_exit_with_130(self, spikebench, write_table, monkeypatch):

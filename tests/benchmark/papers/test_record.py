@@ -38,9 +38,9 @@ RECORD = Reproduction(
 class TestTheRecord:
     def test_it_is_read_as_it_was_written(self, tmp_path: Path):
         path = write_reproduction_record(RECORD, tmp_path / "new")
-        assert path == tmp_path / "new" / "mine.json"
+        assert path == tmp_path / "new" / "reproduction-mine.json"
         assert read_reproduction_record(path) == RECORD
-        assert [each.name for each in path.parent.iterdir()] == ["mine.json"]
+        assert [each.name for each in path.parent.iterdir()] == ["reproduction-mine.json"]
 
     def test_half_of_one_is_refused(self, tmp_path: Path):
         path = write_reproduction_record(RECORD, tmp_path)

@@ -205,7 +205,7 @@ class TestScores:
         torch.save(model.state_dict(), tmp_path / "distilled.pth")
         build = {**BUILD, "num_classes": 10, "distillation": True}
         table = write_table(
-            row("a", time_steps=4, build=build),
+            row("a", time_steps=4, build=build, seen={"top1": 50.0}),
             figures={"top1": {"title": "Top-1", "unit": "%", "metric": "top1"}},
             score={
                 "task": "classification",

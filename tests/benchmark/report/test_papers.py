@@ -420,7 +420,7 @@ def test_the_page_holds_the_record_and_every_link_leads_somewhere(tmp_path):
     # parameters and MACs of both rows, three MACs of one again
     assert hrefs.count("#row-spikeformer-t4") == 2 + 3
     assert hrefs.count("#row-other-t4") == 2
-    assert "imagenet.json" in hrefs
+    assert "reproduction-imagenet.json" in hrefs
     assert {"imagenet-note-1", "imagenet-note-2", "imagenet-note-3"} <= set(ids)
 
 
