@@ -2,14 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import lightning as L
 import torch
+from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from benchmark.registry import unknown_name
+from tasks.datasets import DatasetError
 from tasks.datasets.digits import CLASSES, Split, load_glyphs
+from tasks.datasets.published import IMAGENET, evenly_spread
+
+_KEPT = 0.875  # the share of the shorter side that the centre crop keeps
+
+
+class DataModule(L.LightningDataModule):
+    """What a classification needs of a data set: loaders, and what a model is built by.
+
+    A subclass sets `train` and `test` in `setup`; `require` says what is missing on disk before
+    anything is built.
+
+    Args:
+        num_classes: how many classes.
+        image_size: pixels each side.
+        batch_size: images a step.
+        num_workers: loader processes.
+        limit: use only so many images of each split.
+
+    Attributes:
+        name: as in a configuration.
+        test_split: what the data set calls the split that is scored.
+    """
+
+    name: str
+    test_split: str = "test"
+    train: Digits | Subset
+    test: Digits | Subset
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: int,
+        batch_size: int,
+        num_workers: int,
+        limit: int | None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.limit = limit
+
+    def require(self, training: bool) -> None:
+        """Look whether what testing needs, and `training` with it, is there."""
+
+    @property
+    def train_samples(self) -> int:
+        """Images to train on."""
+        return len(self.train)
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader(self.train, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """The test split: it shows the course of training, and chooses nothing."""
+        return self.test_dataloader()
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader(self.test, shuffle=False)
+
+    def _loader(self, dataset: Dataset, shuffle: bool) -> DataLoader:
+        return DataLoader(dataset, self.batch_size, shuffle, num_workers=self.num_workers)
 
 
 class Digits(Dataset[tuple[Tensor, int]]):
@@ -47,7 +116,7 @@ class Digits(Dataset[tuple[Tensor, int]]):
         return image.expand(3, -1, -1), int(self.labels[index])
 
 
-class DigitsDataModule(L.LightningDataModule):
+class DigitsDataModule(DataModule):
     """Handwritten digits of scikit-learn, split by glyph.
 
     Args:
@@ -64,7 +133,6 @@ class DigitsDataModule(L.LightningDataModule):
     """
 
     name = "digits"
-    num_classes = len(CLASSES)
 
     def __init__(
         self,
@@ -73,35 +141,97 @@ class DigitsDataModule(L.LightningDataModule):
         num_workers: int = 0,
         limit: int | None = None,
     ) -> None:
-        super().__init__()
-        self.image_size = image_size
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.limit = limit
+        super().__init__(len(CLASSES), image_size, batch_size, num_workers, limit)
 
     def setup(self, stage: str | None = None) -> None:
         self.train = Digits("train", self.image_size, augment=True, limit=self.limit)
         self.test = Digits("test", self.image_size, limit=self.limit)
 
-    def train_dataloader(self) -> DataLoader:
-        return self._loader(self.train, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader:
-        """The test split: it shows the course of training, and chooses nothing."""
-        return self.test_dataloader()
+class ImageNetDataModule(DataModule):
+    """ImageNet-1K, from `imagenet/{train,val}` below the data root, a folder a class.
 
-    def test_dataloader(self) -> DataLoader:
-        return self._loader(self.test, shuffle=False)
+    Test images are resized with bicubic interpolation until their shorter side is 8/7 of
+    `image_size` (256 for 224), their centre is cropped, and they are normalised by ImageNet's mean
+    and deviation.
 
-    def _loader(self, dataset: Dataset, shuffle: bool) -> DataLoader:
-        return DataLoader(dataset, self.batch_size, shuffle, num_workers=self.num_workers)
+    Args:
+        num_classes: how many class folders there must be.
+        image_size: pixels each side.
+        batch_size: images a step.
+        num_workers: loader processes.
+        augment: what timm's `create_transform` does to training images besides random crops and
+            flips: auto_augment, re_prob, color_jitter, ...
+        limit: use only so many images of each split, spread evenly over the images in the order of
+            their classes.
+    """
+
+    name = "imagenet"
+    test_split = "val"
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        image_size: int = 224,
+        batch_size: int = 128,
+        num_workers: int = 8,
+        augment: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(num_classes, image_size, batch_size, num_workers, limit)
+        self.augment = dict(augment or {})
+
+    def require(self, training: bool) -> None:
+        """Look at the folders of the classes.
+
+        Raises:
+            MissingDataError: a split is not there, or is empty.
+            DatasetError: there are more or fewer classes than `num_classes`.
+        """
+        for split in ("train", "val") if training else ("val",):
+            folder = IMAGENET.folder / split
+            IMAGENET.require(folder)
+            classes = sorted(path for path in folder.iterdir() if path.is_dir())
+            if len(classes) != self.num_classes:
+                raise DatasetError(
+                    f"{folder.absolute()} holds {len(classes)} class folders; expected "
+                    f"{self.num_classes} (data.num_classes); {IMAGENET.remedy}"
+                )
+            IMAGENET.require(*classes)
+
+    def setup(self, stage: str | None = None) -> None:
+        training = stage in (None, "fit")
+        self.require(training)
+        if training:
+            self.train = self._images("train", is_training=True, **self.augment)
+        self.test = self._images("val", crop_pct=_KEPT)
+
+    @property
+    def train_samples(self) -> int:
+        """Images to train on; 0 where the weights were trained elsewhere and none are here."""
+        try:
+            return len(self._images("train"))
+        except FileNotFoundError:
+            return 0
+
+    def _images(self, split: str, **options: Any) -> Subset:
+        transform = create_transform(self.image_size, interpolation="bicubic", **options)
+        images = ImageFolder(str(IMAGENET.folder / split), transform)
+        return Subset(images, evenly_spread(len(images), self.limit))
 
 
-_DATA_MODULES = {module.name: module for module in (DigitsDataModule,)}
+_DATA_MODULES: dict[str, type[DataModule]] = {
+    module.name: module for module in (DigitsDataModule, ImageNetDataModule)
+}
 
 
-def build_data_module(name: str, limit: int | None, **options: int) -> DigitsDataModule:
-    """Build the data module of a data set by name.
+def build_data_module(name: str, limit: int | None, **options: Any) -> DataModule:
+    """Build the data module of a data set by name; nothing is read from disk yet.
+
+    Args:
+        name: "digits" or "imagenet".
+        limit: use only so many images of each split.
+        **options: further arguments of the data module.
 
     Raises:
         UnknownNameError: there is no such data set.

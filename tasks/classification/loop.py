@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from benchmark.backbones.weights import load_weights
+from benchmark.backbones.weights import head_arguments, load_weights
+from benchmark.errors import UserError
 from benchmark.progress import Progress
 from benchmark.results import BackboneInfo, DatasetInfo
 from benchmark.task import Evaluation, Probe, Run
 from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
-from tasks.classification.data import DigitsDataModule, build_data_module
+from tasks.classification.data import DataModule, build_data_module
 from tasks.classification.module import ClassificationModule
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -27,9 +30,16 @@ def train(run: Run) -> Path:
     """Train from the last whole checkpoint in the run's folder to the end; the final checkpoint.
 
     Raises:
+        UserError: the configuration asks for a distillation head.
+        MissingDataError: the data of training or of testing is not there.
         WeightsError: the checkpoint to resume from is truncated.
     """
-    module, data = _build(run)
+    if run.config["model"].get("distillation"):
+        raise UserError(
+            "model.distillation=True: a distillation head learns from a teacher, and there is no "
+            "training with one yet; set it to False"
+        )
+    module, data = _build(run, training=True)
     checkpoint = resumable_checkpoint(run.folder)
     trainer = _trainer(run)
     try:
@@ -43,17 +53,26 @@ def train(run: Run) -> Path:
 
 
 def evaluate(run: Run, checkpoint: Path) -> Evaluation:
-    """Score a checkpoint on the test split."""
-    module, data = _build(run)
-    load_weights(module.model, checkpoint)
+    """Score a checkpoint on the test split, in full precision and with T as configured.
+
+    The checkpoint may be of this task or of the published code, with a distillation head or
+    without. The training split need not be there: weights may have been trained elsewhere.
+
+    Raises:
+        MissingDataError: the data of testing is not there.
+        WeightsError: the checkpoint is missing, truncated, or of another model.
+    """
+    module, data = _build(run, checkpoint=checkpoint)
+    # one device: more would fill up their last batches with images that are there already
+    trainer = _trainer(run, precision="32-true", devices=1)
     try:
-        (metrics,) = _trainer(run).test(module, data, verbose=False)
+        (metrics,) = trainer.test(module, data, verbose=False)
     except SystemExit:
         raise KeyboardInterrupt from None
     dataset = DatasetInfo(
         name=data.name,
-        split="test",
-        train_samples=len(data.train),
+        split=data.test_split,
+        train_samples=data.train_samples,
         test_samples=len(data.test),
     )
     return Evaluation(dict(metrics), dataset)
@@ -61,26 +80,52 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
 
 def probe(run: Run, checkpoint: Path) -> Probe:
     """The trained classifier and batches of test images."""
-    module, data = _build(run)
-    model = load_weights(module.model, checkpoint)
+    module, data = _build(run, checkpoint=checkpoint)
     data.setup("test")
-    backbone = BackboneInfo(
-        name=run.backbone,
-        arguments=run.config["model"]["arguments"],
-        time_steps=module.model.time_steps,
-        parameters=sum(weight.numel() for weight in module.model.backbone.parameters()),
-    )
     images = (images for images, _ in data.test_dataloader())
-    return Probe(model, images, lambda model, batch: model(batch), backbone)
+    return _as_probe(module, images, run.config)
 
 
-def _build(run: Run) -> tuple[ClassificationModule, DigitsDataModule]:
+def sketch(config: Mapping[str, Any]) -> Probe:
+    """The untrained classifier, and an image of noise; see `Task.sketch`."""
+    data = build_data_module(limit=None, **config["data"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = ClassificationModule(num_classes=data.num_classes, **config["model"])
+        image = torch.randn(1, 3, data.image_size, data.image_size)
+    return _as_probe(module, [image], config)
+
+
+def _as_probe(
+    module: ClassificationModule, batches: Iterable[Any], config: Mapping[str, Any]
+) -> Probe:
+    model = module.model.eval()
+    backbone = BackboneInfo(
+        name=config["model"]["backbone"],
+        arguments=config["model"]["arguments"],
+        time_steps=model.time_steps,
+        parameters=sum(weight.numel() for weight in model.backbone.parameters()),
+    )
+    return Probe(model, batches, lambda model, batch: model(batch), backbone)
+
+
+def _build(
+    run: Run, training: bool = False, checkpoint: Path | None = None
+) -> tuple[ClassificationModule, DataModule]:
+    """Module and data of a run; with a checkpoint, as many heads as it has, and its weights."""
     L.seed_everything(run.seed, workers=True, verbose=False)
     data = build_data_module(limit=run.limit, **run.config["data"])
-    return ClassificationModule(num_classes=data.num_classes, **run.config["model"]), data
+    data.require(training)
+    described = dict(run.config["model"])
+    if checkpoint is not None:
+        described["distillation"] = head_arguments(checkpoint).get("distillation", False)
+    module = ClassificationModule(num_classes=data.num_classes, **described)
+    if checkpoint is not None:
+        load_weights(module.model, checkpoint)
+    return module, data
 
 
-def _trainer(run: Run) -> L.Trainer:
+def _trainer(run: Run, **options: Any) -> L.Trainer:
     loggers = [
         TensorBoardLogger(run.tensorboard.parent, name=run.tensorboard.name, version=""),
         CSVLogger(run.folder, name="csv"),  # a folder a part: it would delete the part before
@@ -97,7 +142,7 @@ def _trainer(run: Run) -> L.Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
-        **run.config["trainer"],
+        **{**run.config["trainer"], **options},
     )
 
 

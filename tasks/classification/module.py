@@ -28,6 +28,8 @@ class ClassificationModule(L.LightningModule):
         warmup: share of all steps in which the learning rate rises linearly; then it falls to zero
             along a cosine.
         label_smoothing: of the cross entropy.
+        distillation: whether there is a second head that learnt from a teacher; it is scored, in
+            the mean of both heads, and not trained.
 
     Example:
         >>> import torch
@@ -45,9 +47,12 @@ class ClassificationModule(L.LightningModule):
         optimizer: Mapping[str, Any] | None = None,
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
+        distillation: bool = False,
     ) -> None:
         super().__init__()
-        self.model = build_classifier(backbone, num_classes, time_steps, **(arguments or {}))
+        self.model = build_classifier(
+            backbone, num_classes, time_steps, distillation, **(arguments or {})
+        )
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.optimizer = dict(optimizer or {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05})
         self.warmup = warmup

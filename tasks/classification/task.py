@@ -41,3 +41,8 @@ class ClassificationTask(Task):
         from tasks.classification import loop
 
         return loop.probe(run, checkpoint)
+
+    def sketch(self, config: Mapping[str, Any]) -> Probe:
+        from tasks.classification import loop
+
+        return loop.sketch(config)

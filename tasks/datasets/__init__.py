@@ -1,7 +1,13 @@
-"""Data sets that need no download, shared by the tasks, and where data lies on disk."""
+"""Data sets that the tasks share, and where data lies on disk."""
 
 import os
 from pathlib import Path
+
+from benchmark.errors import UserError
+
+
+class DatasetError(UserError):
+    """A data set is corrupt, not what it should be, or cannot be written; it says what to do."""
 
 
 def data_root() -> Path:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmark.errors import UserError
+from tasks.datasets import DatasetError
 from tasks.datasets.digits import CLASSES, Split, load_glyphs
 
 NAME = "digit_scenes"
@@ -35,10 +35,6 @@ DIGIT_SIZE = (28, 56)
 _VISIBLE = 0.6
 _INK = 0.4
 _TRIES = 30
-
-
-class DatasetError(UserError):
-    """A data set is missing, corrupt or cannot be written; the message says what to do."""
 
 
 def ensure_digit_scenes(data_root: Path) -> Path:

@@ -37,6 +37,8 @@ class SpikingBackbone(BaseModule):
         time_steps: T.
         out_indices: which of the backbone's maps to give; None gives all of `min_stride` or more.
         min_stride: finer maps are left out where `out_indices` is None.
+        one_per_stride: whether, where `out_indices` is None, of maps with one stride only the
+            deepest is given.
         arguments: further arguments of the backbone.
         init_cfg: only None; weights are loaded with `load_from` or by the runner.
     """
@@ -47,6 +49,7 @@ class SpikingBackbone(BaseModule):
         time_steps: int = 1,
         out_indices: Sequence[int] | None = None,
         min_stride: int = 1,
+        one_per_stride: bool = False,
         arguments: dict[str, Any] | None = None,
         init_cfg: None = None,
     ) -> None:
@@ -57,7 +60,9 @@ class SpikingBackbone(BaseModule):
         self.time_steps = time_steps
         info: list[FeatureInfo] = list(self.model.feature_info)  # type: ignore[arg-type]
         if out_indices is None:
-            out_indices = [i for i, one in enumerate(info) if one.stride >= min_stride]
+            coarse = [i for i, one in enumerate(info) if one.stride >= min_stride]
+            deepest = {info[i].stride: i for i in coarse}
+            out_indices = sorted(deepest.values()) if one_per_stride else coarse
         if not out_indices or not all(0 <= i < len(info) for i in out_indices):
             raise ValueError(
                 f"backbone {name!r} has maps 0 to {len(info) - 1} at strides "

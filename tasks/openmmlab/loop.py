@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
@@ -16,15 +18,17 @@ from mmengine.utils import import_modules_from_strings
 
 from benchmark.backbones.weights import load_weights
 from benchmark.progress import Progress
-from benchmark.results import BackboneInfo, DatasetInfo
-from benchmark.task import Probe, Run
+from benchmark.results import DatasetInfo
+from benchmark.task import MissingDataError, Probe, Run
 from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
+from tasks.openmmlab.sketch import backbone_info
 
 
 def train(run: Run) -> Path:
     """Train from the last whole checkpoint in the run's folder to the end; the final checkpoint.
 
     Raises:
+        MissingDataError: the data of training or of testing is not there.
         WeightsError: the checkpoint to resume from is truncated.
     """
     config = _config(run)
@@ -44,16 +48,22 @@ def train(run: Run) -> Path:
 
 
 def test(run: Run, checkpoint: Path) -> tuple[dict[str, float], DatasetInfo]:
-    """Score a checkpoint on the test split: metrics by name, and what they are of."""
+    """Score a checkpoint on the test split: metrics by name, and what they are of.
+
+    The training split need not be there: weights may have been trained elsewhere.
+
+    Raises:
+        MissingDataError: the data of testing is not there.
+    """
     with _testing(run, checkpoint) as runner, _ProgressHook(f"{run.title} test") as hook:
         runner.register_hook(hook, priority="LOW")
         metrics = runner.test()
-        described = run.config["test_dataloader"]["dataset"]
+        scored = runner.test_dataloader.dataset
         dataset = DatasetInfo(
-            name=runner.test_dataloader.dataset.metainfo.get("name", described["type"]),
-            split=str(described.get("split", "test")),
-            train_samples=len(DATASETS.build(_config(run).train_dataloader.dataset)),
-            test_samples=len(runner.test_dataloader.dataset),
+            name=scored.metainfo.get("name", type(scored).__name__),
+            split=getattr(scored, "split", "test"),
+            train_samples=_train_samples(_config(run)),
+            test_samples=len(scored),
         )
     return metrics, dataset
 
@@ -61,14 +71,7 @@ def test(run: Run, checkpoint: Path) -> tuple[dict[str, float], DatasetInfo]:
 def probe(run: Run, checkpoint: Path) -> Probe:
     """The trained model and its test batches, run as in testing."""
     with _testing(run, checkpoint) as runner:
-        adapter = runner.model.backbone
-        described = run.config["model"]["backbone"]
-        backbone = BackboneInfo(
-            name=run.backbone,
-            arguments=described["arguments"],
-            time_steps=adapter.time_steps,
-            parameters=sum(weight.numel() for weight in adapter.parameters()),
-        )
+        backbone = backbone_info(runner.model, run.config)
         return Probe(runner.model, runner.test_dataloader, type(runner.model).test_step, backbone)
 
 
@@ -91,6 +94,14 @@ def _config(run: Run) -> Config:
     return config
 
 
+def _train_samples(config: Config) -> int:
+    """Images to train on; 0 where the weights were trained elsewhere and none are here."""
+    try:
+        return len(DATASETS.build(config.train_dataloader.dataset))
+    except MissingDataError:
+        return 0
+
+
 @contextlib.contextmanager
 def _runner(config: Config) -> Iterator[Runner]:
     """A Runner that says what it has to say in `mmengine.log`, not on the screen."""
@@ -100,11 +111,26 @@ def _runner(config: Config) -> Iterator[Runner]:
         contextlib.redirect_stdout(stream),  # what MMEngine, MMDetection and pycocotools print
         DefaultScope.overwrite_default_scope(config.default_scope),
     ):
+        _look_at_data(config)
         runner = Runner.from_cfg(config)
         try:
             yield runner
         finally:
             runner.visualizer.close()
+
+
+def _look_at_data(config: Config) -> None:
+    """Find out what is missing before the model is built."""
+    for split in ("train", "test"):
+        loader = config.get(f"{split}_dataloader")
+        if loader is None:
+            continue
+        described = copy.deepcopy(loader.dataset)
+        kind = DATASETS.get(described.type)
+        if isinstance(kind, type) and issubclass(kind, BaseDataset):
+            # to read all annotations of a training split takes long, and the runner does it again
+            described.lazy_init = split == "train"
+            DATASETS.build(described)
 
 
 @contextlib.contextmanager

@@ -44,3 +44,8 @@ class OpenMMLabTask(Task):
         from tasks.openmmlab import loop
 
         return loop.probe(run, checkpoint)
+
+    def sketch(self, config: Mapping[str, Any]) -> Probe:
+        from tasks.openmmlab.sketch import sketch
+
+        return sketch(config)

@@ -53,6 +53,9 @@ class TestSpikingBackbone:
             ({"min_stride": 16}, (3, 4)),
             ({"out_indices": [4, 2]}, (4, 2)),
             ({"out_indices": [0], "min_stride": 8}, (0,)),
+            ({"one_per_stride": True}, (0, 1, 2, 4)),
+            ({"one_per_stride": True, "min_stride": 8}, (2, 4)),
+            ({"one_per_stride": True, "out_indices": [3, 4]}, (3, 4)),
         ],
     )
     def test_maps_are_chosen(self, options: dict, indices: tuple[int, ...]):

@@ -1,0 +1,91 @@
+"""The published data sets: how each lies below the data root, and where to get it.
+
+- `imagenet/{train,val}/<WordNet id>/*.JPEG`
+- `coco/annotations/instances_{train,val}2017.json`, `coco/{train,val}2017/*.jpg`
+- `ade20k/{images,annotations}/{training,validation}/*.{jpg,png}`
+- `VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}`
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmark.task import MissingDataError
+from tasks.datasets import data_root
+
+
+class Published(NamedTuple):
+    """A published data set.
+
+    Attributes:
+        title: what people call it.
+        location: its folder below the data root.
+        instruction: where to get it, and what to make of it below the data root.
+    """
+
+    title: str
+    location: str
+    instruction: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it is looked for."""
+        return data_root() / self.location
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it is missing or not what it should be."""
+        return f"{self.instruction} below the data root (--data-root or $SPIKEBENCH_DATA)"
+
+    def require(self, *paths: Path) -> None:
+        """Look whether files are there, and whether folders are and hold something.
+
+        Raises:
+            MissingDataError: one is not, or does not.
+        """
+        for path in paths:
+            if not path.exists():
+                found = "not there"
+            elif path.is_dir() and next(path.iterdir(), None) is None:
+                found = "empty"
+            else:
+                continue
+            raise MissingDataError(
+                f"{self.title} is missing: {path.absolute()} is {found}; {self.remedy}"
+            )
+
+
+IMAGENET = Published(
+    "ImageNet-1K",
+    "imagenet",
+    "get ILSVRC2012 from https://image-net.org/download.php and sort its images into "
+    "imagenet/train and imagenet/val, a folder a class, named by WordNet id,",
+)
+COCO = Published(
+    "COCO 2017",
+    "coco",
+    "get images and annotations from https://cocodataset.org/#download and unpack them into coco",
+)
+ADE20K = Published(
+    "ADE20K (SceneParse150)",
+    "ade20k",
+    "unpack http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip and name its "
+    "folder ade20k,",
+)
+VOC2012 = Published(
+    "Pascal VOC 2012",
+    "VOCdevkit/VOC2012",
+    "unpack http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+)
+
+
+def evenly_spread(count: int, limit: int | None) -> list[int]:
+    """Indices of `limit` of `count` items, spread evenly over them; all without a limit.
+
+    Example:
+        >>> evenly_spread(10, 4), evenly_spread(3, None)
+        ([0, 2, 5, 7], [0, 1, 2])
+    """
+    kept = count if limit is None else min(limit, count)
+    return [index * count // kept for index in range(kept)]
