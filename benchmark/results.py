@@ -69,13 +69,13 @@ class DatasetInfo(Strict):
     Attributes:
         name: the data set.
         split: the split that the metrics are of.
-        train_samples: images seen in training.
+        train_samples: images seen in training; None where the weights were trained elsewhere.
         test_samples: images that the metrics are of.
     """
 
     name: str
     split: str
-    train_samples: int
+    train_samples: int | None = None
     test_samples: int
 
 

@@ -61,7 +61,10 @@ class Evaluation(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What operations are counted on: `forward(model, batch)` for each batch of images."""
+    """What operations are counted on: `forward(model, batch)` for each batch of images.
+
+    The batches can be gone over again.
+    """
 
     model: Any
     batches: Iterable[Any]

@@ -63,8 +63,8 @@ class DataModule(L.LightningDataModule):
         """Look whether what testing needs, and `training` with it, is there."""
 
     @property
-    def train_samples(self) -> int:
-        """Images to train on."""
+    def train_samples(self) -> int | None:
+        """Images to train on; None where there are none."""
         return len(self.train)
 
     def train_dataloader(self) -> DataLoader:
@@ -207,12 +207,12 @@ class ImageNetDataModule(DataModule):
         self.test = self._images("val", crop_pct=_KEPT)
 
     @property
-    def train_samples(self) -> int:
-        """Images to train on; 0 where the weights were trained elsewhere and none are here."""
+    def train_samples(self) -> int | None:
+        """Images to train on; None where the weights were trained elsewhere and none are here."""
         try:
             return len(self._images("train"))
         except FileNotFoundError:
-            return 0
+            return None
 
     def _images(self, split: str, **options: Any) -> Subset:
         transform = create_transform(self.image_size, interpolation="bicubic", **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.utils.data import DataLoader
 
 from benchmark.backbones.weights import head_arguments, load_weights
 from benchmark.errors import UserError
@@ -82,8 +83,7 @@ def probe(run: Run, checkpoint: Path) -> Probe:
     """The trained classifier and batches of test images."""
     module, data = _build(run, checkpoint=checkpoint)
     data.setup("test")
-    images = (images for images, _ in data.test_dataloader())
-    return _as_probe(module, images, run.config)
+    return _as_probe(module, _Images(data.test_dataloader()), run.config)
 
 
 def sketch(config: Mapping[str, Any]) -> Probe:
@@ -94,6 +94,16 @@ def sketch(config: Mapping[str, Any]) -> Probe:
         module = ClassificationModule(num_classes=data.num_classes, **config["model"])
         image = torch.randn(1, 3, data.image_size, data.image_size)
     return _as_probe(module, [image], config)
+
+
+class _Images:
+    """The images of a loader, without labels, whenever they are gone over."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return (images for images, _ in self._loader)
 
 
 def _as_probe(

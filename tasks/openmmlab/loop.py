@@ -94,12 +94,12 @@ def _config(run: Run) -> Config:
     return config
 
 
-def _train_samples(config: Config) -> int:
-    """Images to train on; 0 where the weights were trained elsewhere and none are here."""
+def _train_samples(config: Config) -> int | None:
+    """Images to train on; None where the weights were trained elsewhere and none are here."""
     try:
         return len(DATASETS.build(config.train_dataloader.dataset))
     except MissingDataError:
-        return 0
+        return None
 
 
 @contextlib.contextmanager

@@ -217,7 +217,7 @@ class TestEvaluate:
         )
         run = new_run(limit=7)
         _, dataset = ClassificationTask().evaluate(run, tmp_path / "w.safetensors")
-        assert (dataset.train_samples, dataset.test_samples) == (0, 7)
+        assert (dataset.train_samples, dataset.test_samples) == (None, 7)
 
     def test_its_operations_are_counted_on_its_images(self, root: Path, new_run, tmp_path: Path):
         images = torch.stack([prepared(path, 36, SIZE) for path in paths(root)])

@@ -268,6 +268,7 @@ class TestProbe:
         saved = torch.load(checkpoint, weights_only=True)["state_dict"]
         assert torch.equal(probe.model.head.weight, saved["model.head.weight"])
         batches = list(probe.batches)
+        assert len(list(probe.batches)) == len(batches) > 0
         assert sum(len(batch) for batch in batches) == LIMIT
         assert torch.equal(batches[0][0], Digits("test", limit=1)[0][0])
         assert probe.forward(probe.model, batches[0]).shape == (16, 10)
