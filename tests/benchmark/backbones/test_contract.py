@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 import benchmark.backbones
-from benchmark import check_backbone, cli, list_backbones
+from benchmark import check_backbone, list_backbones
 from benchmark.backbones.contract import CLAUSES, ClauseResult, ContractReport
 from benchmark.backbones.contract.spikes import spike_levels
 from benchmark.backbones.zoo import FeatureInfo, to_time_first
+from benchmark.cli import backbones
 from benchmark.neurons import ILIF, LIF
 from benchmark.registry import BACKBONES, UnknownNameError
 
@@ -642,7 +643,7 @@ def test_the_command_shows_clause_result_reason_and_place(
     for factory in (unused_parameter, needs_a_list):
         monkeypatch.setitem(BACKBONES._entries, factory.__name__, factory)
         with pytest.raises(typer.Exit):
-            cli.check(factory.__name__)
+            backbones.check(factory.__name__)
         lines = capsys.readouterr().out.splitlines()
         cells = [re.split(r"\s{2,}", line.strip()) for line in lines if line.strip()]
         rows[factory] = {first: rest for first, *rest in cells}
