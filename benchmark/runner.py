@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import signal
 import threading
@@ -19,6 +18,7 @@ from benchmark.energy.estimators import energies, load_estimators
 from benchmark.energy.operations import Form, OperationReport
 from benchmark.environment import commit, device_name, package_versions
 from benchmark.errors import UserError
+from benchmark.files import sha256
 from benchmark.progress import Progress
 from benchmark.results import Metric, Record, ResultStore
 from benchmark.suite import Suite, plan
@@ -115,6 +115,7 @@ def _recorded(run: Run, task: Task, suite: Suite) -> Record:
 
 def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
     """Train, score and count: the fields of a record that only a finished run has."""
+    from benchmark.energy.counter import until_counted
     from benchmark.energy.meters import measured_mj_per_image
 
     seconds: dict[str, float] = {}
@@ -127,7 +128,8 @@ def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
         probe: Probe = task.probe(run, checkpoint)
         images = min(profile_images, evaluation.dataset.test_samples)
         reports = {form: _counted(run, probe, images, form) for form in RECORDED_FORMS}
-        measured = measured_mj_per_image(probe.model, _until(probe.batches, images), probe.forward)
+        batches = until_counted(probe.batches, images)
+        measured = measured_mj_per_image(probe.model, batches, probe.forward)
     specs = task.metrics
     if not specs.keys() & evaluation.metrics.keys():
         raise UserError(
@@ -147,7 +149,7 @@ def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
         "paper_operations": reports["paper"],
         "energy_mj": energies(*reports.values()),
         "measured_energy_mj": measured,
-        "checkpoint_sha256": _sha256(checkpoint),
+        "checkpoint_sha256": sha256(checkpoint),
         "resumed": resumed,
         "wall_time_s": seconds,
     }
@@ -156,12 +158,12 @@ def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
 def _counted(run: Run, probe: Probe, images: int, form: Form) -> OperationReport:
     """The operations of a trained model in one form; what has no counting rule is warned of."""
     from benchmark.backbones.deploy import in_form
-    from benchmark.energy.counter import profile_operations
+    from benchmark.energy.counter import profile_operations, until_counted
 
     with Progress(f"{run.title} profile {form}", images) as progress:
         report = profile_operations(
             in_form(probe.model, form),
-            _until(probe.batches, images),
+            until_counted(probe.batches, images),
             forward=probe.forward,
             time_steps=probe.backbone.time_steps,
             form=form,
@@ -171,23 +173,6 @@ def _counted(run: Run, probe: Probe, images: int, form: Form) -> OperationReport
         if row.reason == "no rule":
             log.warning("%s: not counted: %s in %s", run.title, row.operation, row.name)
     return report
-
-
-def _until(batches: Any, images: int) -> Iterator[Any]:
-    """Whole batches until at least `images` images were given."""
-    from benchmark.energy.counter import count_images
-
-    counted = 0
-    for batch in batches:
-        yield batch
-        counted += count_images(batch)
-        if counted >= images:
-            return
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _check_writable(folder: Path) -> None:

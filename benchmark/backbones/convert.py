@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from benchmark.backbones.weights import WeightsError, in_our_layout, read_weights, unwrap
 from benchmark.backbones.zoo import build_backbone, list_backbones
-from benchmark.files import replacing
+from benchmark.files import replacing, sha256
 
 log = logging.getLogger("spikebench")
 
@@ -64,13 +63,11 @@ def convert_weights(source: str | Path, destination: str | Path, force: bool = F
     state = _without_wrapper(in_our_layout(content))
     if not state:
         raise WeightsError(f"{source} holds no weights")
-    with source.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     metadata = {
         "format": "pt",
         "layout": "spikebench",
         "source": source.name,
-        "source_sha256": digest,
+        "source_sha256": sha256(source),
     }
     # copies, for a file holds no two tensors that share memory
     tensors = {key: value.detach().clone().contiguous() for key, value in state.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, get_args
@@ -38,6 +37,7 @@ def audit(
     from benchmark.energy.counter import profile_operations
     from benchmark.energy.operations import Form
     from benchmark.environment import commit, device_name, package_versions
+    from benchmark.files import sha256
     from benchmark.progress import Progress
     from benchmark.report.audit import AuditRecord, AuditSettings, print_audit, write_audit
 
@@ -66,7 +66,7 @@ def audit(
             num_classes=found.num_classes,
             images=found.about_images,
             weights=found.about_weights,
-            weights_sha256=None if weights is None else _sha256(weights),
+            weights_sha256=None if weights is None else sha256(weights),
         ),
         reports=reports,
         packages=package_versions(),
@@ -77,8 +77,3 @@ def audit(
     print_audit(record, terminal())
     for path in write_audit(record, out or Path("work_dirs/audit") / name):
         print(f"written: {path}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -72,7 +72,7 @@ def profile_operations(
         raise ValueError(f"time_steps is {steps}; an image is seen for at least 1 time step")
     counting = Counting(model, steps)
     images = 0
-    with _evaluating(model), counting.hooks():
+    with evaluating(model), counting.hooks():
         for batch in batches:
             held = count_images(batch)
             with torch.no_grad(), _plain_attention(), counting.pass_over_model(held):
@@ -91,6 +91,16 @@ def profile_operations(
         uncounted=counting.uncounted(images),
         synaptic_operations_std=counting.total.deviation,
     )
+
+
+def until_counted(batches: Iterable[Any], images: int) -> Iterator[Any]:
+    """Whole batches until at least `images` images were given."""
+    counted = 0
+    for batch in batches:
+        yield batch
+        counted += count_images(batch)
+        if counted >= images:
+            return
 
 
 def count_images(batch: Any) -> int:
@@ -125,7 +135,8 @@ def _time_steps(model: nn.Module) -> int:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and afterwards each module of it as it was."""
     training = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

@@ -18,57 +18,14 @@ from benchmark.energy import rules
 from benchmark.energy.coverage import coverage
 from benchmark.energy.layouts import Layouts
 from benchmark.energy.operations import NeuronRow, OperationRow, Uncounted
-from benchmark.energy.statistics import Layout, StatisticsCache, TensorStatistics, merged_axes
-from benchmark.energy.streams import Operand, Pass, Spread, by_image
+from benchmark.energy.rows import Row, counted, described, weighed, weighed_pairs
+from benchmark.energy.statistics import Layout, StatisticsCache, merged_axes
+from benchmark.energy.streams import Operand, Pass, Spread
 from benchmark.energy.weights import Weights, named_weights, tensors_in
 from benchmark.neurons import is_neuron, update_cost
 
 _NAMES: dict[Any, str] = {}
 """Of the operations that are no composites of others."""
-
-
-@dataclass
-class _Row:
-    module: str
-    kind: str
-    owned: bool
-    encodes: bool
-    operands: list[Operand]
-    dense: int = 0
-    unpadded: int = 0
-    outputs: int = 0
-    weights: int = 0
-    spread: Spread = field(default_factory=Spread)
-    _exact: list[int] = field(default_factory=lambda: [0, 0, 0])
-    _calls: list[tuple[Tensor, Layout]] = field(default_factory=list)
-
-    def add(self, meetings: Sequence[Tensor], layout: Layout) -> None:
-        """Add what met by sample: pairs, and pairs weighed by the first and the second operand."""
-        for number, met in enumerate(meetings):
-            self._exact[number] += int(met.sum())
-        charged = self._charged if self._charged < len(meetings) else 0
-        self._calls.append((meetings[charged], layout))
-
-    def end_pass(self, about: Pass) -> list[float] | None:
-        """Close a pass; the exact operations of each image, or None where that is unknown."""
-        calls, self._calls = self._calls, []
-        for operand in self.operands:
-            operand.end_pass(about)
-        images = by_image(calls, about)
-        self.spread.add(images)
-        return images
-
-    @property
-    def exact(self) -> int:
-        return self._exact[self._charged]
-
-    @property
-    def _charged(self) -> int:
-        """Integers are accumulated as often as they say, unless the other operand is binary."""
-        kinds = [operand.kind for operand in self.operands]
-        if self.encodes or "binary" in kinds or "scaled" in kinds or "integer" not in kinds:
-            return 0
-        return 1 + kinds.index("integer")
 
 
 @dataclass
@@ -96,7 +53,7 @@ class Counting(TorchDispatchMode):
         self._model = model
         self._named_weights = list(named_weights(model))
         self._steps = steps
-        self._rows: dict[tuple[Any, ...], _Row] = {}
+        self._rows: dict[tuple[Any, ...], Row] = {}
         self._spikes: dict[str, Operand] = {}
         self._state_bytes: dict[str, float] = {}
         self._uncounted: dict[tuple[str, str], rules.Arithmetic] = {}
@@ -232,7 +189,7 @@ class Counting(TorchDispatchMode):
                 self._uncounted[key] = found.plus(self._uncounted.get(key))
         return output
 
-    def _row(self, kind: str, weight: Tensor | None = None) -> _Row:
+    def _row(self, kind: str, weight: Tensor | None = None) -> Row:
         frame = self._frames[-1]
         names = [] if weight is None else self._weights.names(weight)
         if weight is not None and names:
@@ -243,7 +200,7 @@ class Counting(TorchDispatchMode):
         if key not in self._rows:
             owned = any(name.rpartition(".")[0] == frame.module for name in names)
             operands = [Operand() for _ in range(1 if weight is not None else 2)]
-            row = _Row(frame.module, kind, owned, not self._fired, operands)
+            row = Row(frame.module, kind, owned, not self._fired, operands)
             row.weights = 0 if weight is None else weight.numel()
             row.spread.images = self.total.images  # before these it did nothing
             self._rows[key] = row
@@ -292,7 +249,7 @@ class Counting(TorchDispatchMode):
                 counts = counts @ axis.counts
             return counts.view(layout.samples, -1).sum(1).view(layout) * filters
 
-        row.add(_weighed(meetings, row.operands[0], statistics, x), layout)
+        row.add(weighed(meetings, row.operands[0], statistics, x), layout)
 
     def _product(self, first: Tensor, second: Tensor, output: Tensor) -> None:
         first_is_weight, second_is_weight = first in self._weights, second in self._weights
@@ -314,7 +271,7 @@ class Counting(TorchDispatchMode):
             def meetings(weigh: bool) -> Tensor:
                 return statistics.by_sample(x, layout, weigh) * met
 
-            row.add(_weighed(meetings, row.operands[0], statistics, x), layout)
+            row.add(weighed(meetings, row.operands[0], statistics, x), layout)
         else:
             row = self._row("matmul")
             self._matmul(row, first, second)
@@ -323,7 +280,7 @@ class Counting(TorchDispatchMode):
         row.unpadded += dense
         row.outputs += output.numel()
 
-    def _matmul(self, row: _Row, first: Tensor, second: Tensor) -> None:
+    def _matmul(self, row: Row, first: Tensor, second: Tensor) -> None:
         layout = self._layouts.of_matrices(first, second) if first.dim() > 2 else Layout()
         a, b = self._statistics(first), self._statistics(second)
         row.operands[0].add(a, first, layout)
@@ -333,16 +290,16 @@ class Counting(TorchDispatchMode):
             down = (
                 a.sums(first, (first.dim() - 2,), weigh_first)
                 if first.dim() > 1
-                else _counted(first, weigh_first)
+                else counted(first, weigh_first)
             )
             across = (
                 b.sums(second, (second.dim() - 1,), weigh_second)
                 if second.dim() > 1
-                else _counted(second, weigh_second)
+                else counted(second, weigh_second)
             )
             return (down * across).reshape(layout.samples, -1).sum(1).view(layout)
 
-        row.add(_weighed_pairs(meetings, row.operands, (a, b), (first, second)), layout)
+        row.add(weighed_pairs(meetings, row.operands, (a, b), (first, second)), layout)
 
     def _is_mask(self, pair: Sequence[Any]) -> bool:
         """Whether spikes are multiplied with another activation, value by value."""
@@ -362,17 +319,17 @@ class Counting(TorchDispatchMode):
             operand.add(statistics, x if samples is None else samples, known)
 
         def meetings(weigh_first: bool, weigh_second: bool) -> Tensor:
-            met = _counted(first, weigh_first) * _counted(second, weigh_second)
+            met = counted(first, weigh_first) * counted(second, weigh_second)
             return met.reshape(layout.samples, -1).sum(1).view(layout)
 
-        row.add(_weighed_pairs(meetings, row.operands, (a, b), (first, second)), layout)
+        row.add(weighed_pairs(meetings, row.operands, (a, b), (first, second)), layout)
         row.dense += prod(shape)
         row.unpadded += prod(shape)
         row.outputs += prod(shape)
 
     def rows(self, images: int) -> list[OperationRow]:
         """The rows, named, as means per image and (dense MACs) time step."""
-        return [_described(name, row, images, self._steps) for name, row in self._named().items()]
+        return [described(name, row, images, self._steps) for name, row in self._named().items()]
 
     def neurons(self, images: int) -> list[NeuronRow]:
         """The layers of neurons, as means per image."""
@@ -412,14 +369,14 @@ class Counting(TorchDispatchMode):
             for (module, operation), done in self._uncounted.items()
         ]
 
-    def _named(self) -> dict[str, _Row]:
+    def _named(self) -> dict[str, Row]:
         rows = self._rows.values()
         total = Counter(row.module for row in rows)
         owned = Counter(row.module for row in rows if row.owned)
         leaves = {
             name for name, module in self._model.named_modules() if not any(module.children())
         }
-        named: dict[str, _Row] = {}
+        named: dict[str, Row] = {}
         for row in rows:
             alone = row.owned and owned[row.module] == 1
             alone |= row.module in leaves and total[row.module] == 1
@@ -427,63 +384,3 @@ class Counting(TorchDispatchMode):
             numbered = chain([name], (f"{name}_{i}" for i in count(1)))
             named[next(free for free in numbered if free not in named)] = row
         return named
-
-
-def _described(name: str, row: _Row, images: int, steps: int) -> OperationRow:
-    first, *others = row.operands
-    second = others[0] if others else None
-    per_step = images * steps
-    return OperationRow(
-        name=name,
-        kind=row.kind,
-        dense_macs=row.dense / per_step,
-        dense_macs_unpadded=row.unpadded / per_step,
-        inputs=first.elements / per_step,
-        outputs=row.outputs / per_step,
-        weights=row.weights,
-        encodes=row.encodes,
-        value_kind=first.kind,
-        value_range=first.range,
-        rate=first.rate,
-        rates=first.rates,
-        rate_std=first.spread.deviation,
-        magnitude=first.magnitude,
-        other_inputs=second.elements / per_step if second else 0.0,
-        other_value_kind=second.kind if second else None,
-        other_value_range=second.range if second else None,
-        other_rate=second.rate if second else None,
-        other_magnitude=second.magnitude if second else None,
-        exact_synaptic_operations=row.exact / images,
-        exact_std=row.spread.deviation,
-    )
-
-
-def _weighed(
-    meetings: Callable[[bool], Tensor], operand: Operand, statistics: TensorStatistics, x: Tensor
-) -> list[Tensor]:
-    """Meetings by non-zeros and, unless values are real, by magnitudes."""
-    plain = meetings(False)
-    if operand.kind == "real":
-        return [plain]
-    weigh, unit = statistics.weighing(x)
-    return [plain, meetings(True) if weigh else plain * unit]
-
-
-def _weighed_pairs(
-    meetings: Callable[[bool, bool], Tensor],
-    operands: Sequence[Operand],
-    statistics: Sequence[TensorStatistics],
-    values: Sequence[Tensor],
-) -> list[Tensor]:
-    """Meetings by pairs of non-zeros, by magnitudes of the first operand, and of the second."""
-    plain = meetings(False, False)
-    found = [plain]
-    for number, (operand, of, x) in enumerate(zip(operands, statistics, values, strict=True)):
-        weigh, unit = (False, 1) if operand.kind == "real" else of.weighing(x)
-        found.append(meetings(number == 0, number == 1) if weigh else plain * unit)
-    return found
-
-
-def _counted(x: Tensor, weigh: bool) -> Tensor:
-    """1 for each non-zero value, or its magnitude."""
-    return x.abs().double() if weigh else x.bool().double()

@@ -12,8 +12,7 @@ NVML about every 100 ms: a window of 2 seconds is good to some 5 % on a GPU.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from benchmark.energy.counter import count_images
+from benchmark.energy.counter import count_images, evaluating
 
 log = logging.getLogger("spikebench")
 
@@ -141,7 +140,7 @@ def measured_mj_per_image(
             else:
                 forward(model, batch)
 
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         work()
         measured = _measure(work, meters, devices, min_seconds)
     total = images * measured.repeats
@@ -192,17 +191,6 @@ def _concerns(meter: Meter, devices: Iterable[torch.device]) -> bool:
     """Whether a meter reads one of these devices, or the host, which works for all of them."""
     kind, _, index = meter.name.partition(":")
     return kind != "nvml" or torch.device("cuda", int(index)) in devices
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, flag in training:
-            module.training = flag
 
 
 def _readable() -> list[Meter]:

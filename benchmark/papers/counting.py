@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from benchmark.backbones.deploy import in_form
-from benchmark.energy.counter import count_images, profile_operations
+from benchmark.energy.counter import profile_operations, until_counted
 from benchmark.energy.estimators import implied_rate, load_estimators
 from benchmark.energy.operations import Form, OperationReport
 from benchmark.errors import UserError
@@ -82,7 +81,7 @@ def count_forms(
             try:
                 reports[form] = profile_operations(
                     in_form(subject.model, form),
-                    _until(subject.batches(count), count),
+                    until_counted(subject.batches(count), count),
                     forward=subject.forward,
                     time_steps=subject.time_steps,
                     form=form,
@@ -130,13 +129,3 @@ def _encoding_mj(report: OperationReport) -> float:
     """What the papers' rule charges for operations that read the image."""
     macs = sum(row.dense_macs for row in report.rows if row.encodes) * report.time_steps
     return macs * load_estimators()[PAPER_ESTIMATOR].constants["mac_pj"] * 1e-9
-
-
-def _until(batches: Iterable[Any], images: int) -> Iterable[Any]:
-    """Whole batches until at least `images` images were given."""
-    counted = 0
-    for batch in batches:
-        yield batch
-        counted += count_images(batch)
-        if counted >= images:
-            return

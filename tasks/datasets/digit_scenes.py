@@ -13,7 +13,6 @@ Scenes of the test split hold glyphs of the test split only. On disk, below the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmark.files import sha256
 from tasks.datasets import DatasetError
 from tasks.datasets.digits import CLASSES, Split, load_glyphs
 
@@ -64,7 +64,7 @@ def _make(folder: Path) -> None:
         for split in COUNTS:
             _write_split(temporary, split)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        digests = {path.relative_to(temporary).as_posix(): _sha256(path) for path in files}
+        digests = {path.relative_to(temporary).as_posix(): sha256(path) for path in files}
         manifest = {"version": VERSION, "files": digests}
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
         temporary.chmod(0o755)
@@ -97,12 +97,8 @@ def _verify(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise DatasetError(f"{path} is missing; {remedy}")
-        if _sha256(path) != digest:
+        if sha256(path) != digest:
             raise DatasetError(f"{path} is corrupt (its SHA-256 differs); {remedy}")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write_split(folder: Path, split: Split) -> None:
