@@ -27,7 +27,7 @@ from benchmark.task import Evaluation, Probe, Run, Task
 log = logging.getLogger("spikebench")
 
 RECORDED_FORMS: tuple[Form, ...] = ("as-coded", "paper")
-"""The forms of a model that the estimators of a record charge."""
+"""The forms of a model whose counts a record holds; an estimator may charge another as well."""
 
 
 @dataclass
@@ -127,7 +127,8 @@ def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
     with _timed(seconds, "profile"):
         probe: Probe = task.probe(run, checkpoint)
         images = min(profile_images, evaluation.dataset.test_samples)
-        reports = {form: _counted(run, probe, images, form) for form in RECORDED_FORMS}
+        forms = dict.fromkeys([*RECORDED_FORMS, *(one.form for one in load_estimators().values())])
+        reports = {form: _counted(run, probe, images, form) for form in forms}
         batches = until_counted(probe.batches, images)
         measured = measured_mj_per_image(probe.model, batches, probe.forward)
     specs = task.metrics

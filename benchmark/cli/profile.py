@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -44,9 +44,13 @@ def profile(
     from benchmark.backbones.deploy import in_form
     from benchmark.energy.counter import profile_operations
     from benchmark.energy.estimators import energies, load_estimators
+    from benchmark.energy.operations import Form
     from benchmark.energy.overhead import measure_overhead
+    from benchmark.registry import unknown_name
 
     estimators = load_estimators()
+    if form not in get_args(Form):
+        raise unknown_name("form", form, get_args(Form))
     options = given_options(set_)
     with counted.wrong_requests(name):
         found = counted.counted_classifier(
@@ -70,6 +74,10 @@ def profile(
     _print_uncounted(report)
     for estimator, millijoules in energies(report).items():
         print(f"energy {estimator}: {millijoules:.4f} mJ ({estimators[estimator].title})")
+    others = {id_: one.form for id_, one in estimators.items() if one.form != form}
+    for other in dict.fromkeys(others.values()):
+        named = ", ".join(id_ for id_, its in others.items() if its == other)
+        print(f"with --form {other}: {named}")
 
 
 def _print_overhead(measured: Overhead, count: int) -> None:

@@ -47,7 +47,8 @@ def reproduce(
 
     Parameters and dense multiply-accumulates are always measured. Energy is measured with the
     weights given; without, the mean firing rate is solved that the reported energy implies, in
-    each form of the model. Accuracy needs weights and the data set.
+    each form of the model, and an ANN is charged for its multiply-accumulates. Accuracy needs
+    weights and the data set.
     """
     if data_root is not None:
         os.environ["SPIKEBENCH_DATA"] = str(data_root)

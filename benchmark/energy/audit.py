@@ -43,19 +43,34 @@ class Audit:
     saturated: tuple[str, ...]
 
     @property
-    def addition_only(self) -> bool:
-        """Whether there are neurons, and no operation behind the encoding multiplies."""
-        return bool(self.report.neurons) and not self.real and not self.no_rule
+    def addition_only(self) -> bool | None:
+        """Whether there are neurons, and no operation behind the encoding multiplies.
+
+        None where that is undecided: nothing was counted, or no multiplication was seen, but
+        some operations read only zeros.
+        """
+        if not self.report.rows and not self.no_rule:
+            return None
+        if not self.report.neurons or self.real or self.no_rule:
+            return False
+        return None if self.unseen else True
 
     @property
     def verdict(self) -> str:
         """The outcome in one line, with shares of the dense work."""
-        if not self.report.neurons:
+        decided = self.addition_only
+        if decided is False and not self.report.neurons:
             return NO_NEURONS
+        elementwise = f"elementwise arithmetic: {self._listed(self.elementwise)}"
+        zeros = f"only zeros were read in {self._extent(self.unseen)}"
         clauses = []
-        if self.addition_only:
-            but = f" but for elementwise arithmetic: {self._listed(self.elementwise)}"
-            clauses.append("addition only" + (but if self.elementwise else ""))
+        if decided:
+            clauses.append(
+                "addition only" + (f" but for {elementwise}" if self.elementwise else "")
+            )
+        elif decided is None:
+            clauses.append(f"undecided: {zeros if self.unseen else 'nothing was counted'}")
+            clauses += [elementwise] if self.elementwise else []
         else:
             reasons = []
             if self.real:
@@ -63,8 +78,7 @@ class Audit:
             if self.no_rule:
                 reasons.append(f"there is no counting rule for {self._listed(self.no_rule)}")
             clauses.append(f"not addition only: {' and '.join(reasons)}")
-        if self.unseen:
-            clauses.append(f"undecided, as only zeros were read, for {self._extent(self.unseen)}")
+            clauses += [zeros] if self.unseen else []
         if self.encoding:
             clauses.append(f"the encoding of the image multiplies in {self._extent(self.encoding)}")
         return "; ".join(clauses)

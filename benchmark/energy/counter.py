@@ -27,6 +27,7 @@ def profile_operations(
     model: nn.Module,
     batches: Iterable[Any],
     *,
+    images: Callable[[Any], int] | None = None,
     forward: Forward | None = None,
     time_steps: int | None = None,
     form: Form = "as-coded",
@@ -43,10 +44,13 @@ def profile_operations(
     module. A module that is called many times adds to the same rows.
 
     Args:
-        model: any module, on any device; its neurons are `benchmark.neurons.Neuron` or modules
-            with an attribute `v_threshold`.
-        batches: what `forward` takes, on the model's device: tensors of shape `(B, ...)`,
-            mappings with B `inputs`, or tuples and lists whose first element is one of these.
+        model: any module, on any device; its neurons are `benchmark.neurons.Neuron`,
+            SpikingJelly's, or modules with an attribute `v_threshold`. Neurons that keep their
+            state from one call to the next have to be reset by `forward`.
+        batches: what `forward` takes, on the model's device; see `count_images`.
+        images: how many images a batch holds; `count_images` by default, which takes the first
+            axis of a tensor for the images. Where time comes first, say so:
+            `images=lambda batch: batch.shape[1]`.
         forward: runs the model on a batch; `model(batch)` by default.
         time_steps: time steps an image is seen for; by default the attribute `time_steps` of the
             model, or of the first submodule that has one, or 1.
@@ -71,24 +75,27 @@ def profile_operations(
     if steps < 1:
         raise ValueError(f"time_steps is {steps}; an image is seen for at least 1 time step")
     counting = Counting(model, steps)
-    images = 0
+    total = 0
     with evaluating(model), counting.hooks():
         for batch in batches:
-            held = count_images(batch)
-            with torch.no_grad(), _plain_attention(), counting.pass_over_model(held):
+            held = (images or count_images)(batch)
+            if held == 0:
+                continue
+            noted = None if images else batch
+            with torch.no_grad(), _plain_attention(), counting.pass_over_model(noted, held):
                 forward(model, batch)
-            images += held
+            total += held
             if progress is not None:
-                progress(images)
-    if images == 0:
+                progress(total)
+    if total == 0:
         raise ValueError("there is no image to count: the batches are empty")
     return OperationReport(
         form=form,
-        images=images,
+        images=total,
         time_steps=steps,
-        rows=counting.rows(images),
-        neurons=counting.neurons(images),
-        uncounted=counting.uncounted(images),
+        rows=counting.rows(total),
+        neurons=counting.neurons(total),
+        uncounted=counting.uncounted(total),
         synaptic_operations_std=counting.total.deviation,
     )
 
@@ -107,8 +114,8 @@ def count_images(batch: Any) -> int:
     """How many images a batch holds.
 
     Args:
-        batch: a tensor of shape `(B, ...)`, a mapping with B `inputs`, or a tuple or list whose
-            first element is one of these.
+        batch: a tensor of shape `(B, ...)`, a mapping with B `inputs`, a list of B images
+            `(C, H, W)`, or a tuple or list whose first element is one of these.
 
     Raises:
         TypeError: it is none of these.
@@ -117,11 +124,14 @@ def count_images(batch: Any) -> int:
         return batch.shape[0]
     if isinstance(batch, Mapping) and "inputs" in batch:
         return len(batch["inputs"])
+    if isinstance(batch, list) and all(isinstance(x, Tensor) and x.dim() == 3 for x in batch):
+        return len(batch)
     if isinstance(batch, tuple | list) and batch:
         return count_images(batch[0])
     raise TypeError(
         f"cannot tell the number of images in a batch of type {type(batch).__name__}; it must be a "
-        "tensor (B, ...), a mapping with 'inputs', or a tuple or list that starts with one of these"
+        "tensor (B, ...), a mapping with 'inputs', a list of images (C, H, W), or a tuple or list "
+        "that starts with one of these"
     )
 
 

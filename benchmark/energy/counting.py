@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from benchmark.energy import rules
@@ -20,9 +21,9 @@ from benchmark.energy.layouts import Layouts
 from benchmark.energy.operations import NeuronRow, OperationRow, Uncounted
 from benchmark.energy.rows import Row, counted, described, weighed, weighed_pairs
 from benchmark.energy.statistics import Layout, StatisticsCache, merged_axes
-from benchmark.energy.streams import Operand, Pass, Spread
+from benchmark.energy.streams import Operand, Pass, Spread, ran_stepwise
 from benchmark.energy.weights import Weights, named_weights, tensors_in
-from benchmark.neurons import is_neuron, update_cost
+from benchmark.neurons import ILIF, is_neuron, update_cost
 
 _NAMES: dict[Any, str] = {}
 """Of the operations that are no composites of others."""
@@ -47,6 +48,8 @@ class Counting(TorchDispatchMode):
         total: exact synaptic operations by image.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, model: nn.Module, steps: int) -> None:
         super().__init__()
         self.total = Spread()
@@ -58,28 +61,34 @@ class Counting(TorchDispatchMode):
         self._state_bytes: dict[str, float] = {}
         self._uncounted: dict[tuple[str, str], rules.Arithmetic] = {}
         self._frames: list[_Frame] = []
+        self._images = 0
         self._fired = False
         self._weights = Weights(())
         self._statistics = StatisticsCache()
         self._layouts = Layouts(steps, 1)
 
     @contextmanager
-    def pass_over_model(self, images: int) -> Iterator[None]:
-        """Count one forward pass of a batch of so many images."""
+    def pass_over_model(self, batch: Any, images: int) -> Iterator[None]:
+        """Count one forward pass of a batch of so many images, at least one."""
         self._frames = [_Frame("")]
         self._fired = False
         self._weights = Weights(self._named_weights)
         self._layouts = Layouts(self._steps, images)
+        self._layouts.note_batch(batch)
+        charged = {key: row.charged for key, row in self._rows.items()}
         with self:
             yield
-        if images == 0:
-            return
-        about = Pass(images, self._steps)
+        stepwise = ran_stepwise(self._spikes.values(), self._steps)
+        about = Pass(images, self._steps, stepwise)
         for spikes in self._spikes.values():
             spikes.end_pass(about)
         exact = [row.end_pass(about) for row in self._rows.values()]
-        whole = None if None in exact else [sum(image) for image in zip(*exact, strict=True)]
-        self.total.add(whole)
+        # a row that is charged in another way from now on has been added up in the former way
+        steady = all(self._rows[key].charged == before for key, before in charged.items())
+        known = [one for one in exact if one is not None] if steady else []
+        whole = len(known) == len(exact)
+        self.total.add([sum(image) for image in zip(*known, strict=True)] if whole else None)
+        self._images += images
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
@@ -89,8 +98,7 @@ class Counting(TorchDispatchMode):
             for name, module in self._model.named_modules():
                 inside = neuron is not None and name.startswith(neuron)
                 if not inside and is_neuron(module):
-                    stack.enter_context(self._opaque(module))
-                    stack.callback(module.register_forward_hook(self._firing(name)).remove)
+                    stack.enter_context(self._opaque(module, name))
                     neuron = f"{name}." if name else ""
                 enter, leave = self._enter(name), self._leave(name)
                 stack.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
@@ -98,14 +106,18 @@ class Counting(TorchDispatchMode):
             yield
 
     @contextmanager
-    def _opaque(self, neuron: nn.Module) -> Iterator[None]:
-        """Let a neuron run in its fastest form: its updates are counted by its output."""
+    def _opaque(self, neuron: nn.Module, name: str) -> Iterator[None]:
+        """Let a neuron run unseen, in its fastest form: its updates are counted by its output."""
         forward = neuron.forward
         own = vars(neuron).get("forward")
 
         def run(*args: Any, **kwargs: Any) -> Any:
             with self._unseen():
-                return forward(*args, **kwargs)
+                output = forward(*args, **kwargs)
+                spikes = next(tensors_in([output]), None)
+                if spikes is not None:
+                    self._fire(name, neuron, spikes)
+            return output
 
         vars(neuron)["forward"] = run
         try:
@@ -115,6 +127,14 @@ class Counting(TorchDispatchMode):
                 del vars(neuron)["forward"]
             else:
                 vars(neuron)["forward"] = own
+
+    def _fire(self, name: str, neuron: nn.Module, spikes: Tensor) -> None:
+        self._fired = True
+        self._layouts.note_spikes(neuron, spikes)
+        samples = self._layouts.as_samples(spikes)
+        total = self._spikes.setdefault(name, Operand())
+        total.add(self._statistics(samples), samples, self._layouts.of_samples(samples))
+        self._state_bytes[name] = update_cost(neuron).states * spikes.element_size()
 
     @contextmanager
     def _unseen(self) -> Iterator[None]:
@@ -138,26 +158,13 @@ class Counting(TorchDispatchMode):
 
         return leave
 
-    def _firing(self, name: str) -> Callable[..., None]:
-        def add(module: nn.Module, inputs: Any, output: Any) -> None:
-            spikes = next(tensors_in([output]), None)
-            if spikes is None:
-                return
-            self._fired = True
-            with self._unseen():
-                samples = self._layouts.note_spikes(spikes)
-                layout = self._layouts.of_maps(samples)
-                total = self._spikes.setdefault(name, Operand())
-                total.add(self._statistics(spikes), samples, layout)
-                states = update_cost(module).states
-                self._state_bytes[name] = states * spikes.element_size()
-
-        return add
-
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if not isinstance(func, OpOverload):  # such as flex_attention
+            self._list(str(func), rules.Arithmetic("no rule", None))
+            return func(*args, **kwargs)
         if func not in _NAMES:
             with self:  # inference mode lets composite operations through
                 output = func.decompose(*args, **kwargs)
@@ -170,8 +177,10 @@ class Counting(TorchDispatchMode):
             self._mask(args[0], args[1])
         output = func(*args, **kwargs)
         self._weights.follow(func, args, output)
-        self._layouts.follow(name, next(iter(args), None), output)
-        if name in rules.CONVOLUTIONS:
+        self._layouts.follow(func, name, args, output)
+        if any(x.layout is not torch.strided for x in tensors_in(args)):
+            self._list(name, rules.Arithmetic("no rule", None))
+        elif name in rules.CONVOLUTIONS:
             x, weight, _, stride, padding, dilation, transposed, _, groups = args[:9]
             geometry = (stride, padding, dilation)
             self._convolution(x, weight, weight.shape, geometry, transposed, groups, output)
@@ -185,9 +194,12 @@ class Counting(TorchDispatchMode):
         elif not masks:
             found = rules.uncounted(func, args, kwargs, output, self._weights)
             if found is not None:
-                key = (self._frames[-1].module, name)
-                self._uncounted[key] = found.plus(self._uncounted.get(key))
+                self._list(name, found)
         return output
+
+    def _list(self, operation: str, found: rules.Arithmetic) -> None:
+        key = (self._frames[-1].module, operation)
+        self._uncounted[key] = found.plus(self._uncounted.get(key))
 
     def _row(self, kind: str, weight: Tensor | None = None) -> Row:
         frame = self._frames[-1]
@@ -202,7 +214,8 @@ class Counting(TorchDispatchMode):
             operands = [Operand() for _ in range(1 if weight is not None else 2)]
             row = Row(frame.module, kind, owned, not self._fired, operands)
             row.weights = 0 if weight is None else weight.numel()
-            row.spread.images = self.total.images  # before these it did nothing
+            for spread in row.spreads:
+                spread.images = self._images  # in these it did nothing
             self._rows[key] = row
         return self._rows[key]
 
@@ -223,7 +236,7 @@ class Counting(TorchDispatchMode):
         row = self._row(f"conv{'_transpose' if transposed else ''}{axes}d", weight)
         row.weights = prod(shape)
         statistics = self._statistics(x)
-        layout = self._layouts.of_maps(x)
+        layout = self._layouts.of_samples(x)
         row.operands[0].add(statistics, x, layout)
 
         per_axis = zip(
@@ -264,7 +277,7 @@ class Counting(TorchDispatchMode):
             row = self._row("linear", weight)
             statistics = self._statistics(x)
             samples_first = x.dim() > 1 and (second_is_weight or x.dim() > 2)
-            layout = self._layouts.of_maps(x) if samples_first else Layout()
+            layout = self._layouts.of_samples(x) if samples_first else Layout()
             row.operands[0].add(statistics, x, layout)
             met = rows if first_is_weight else columns
 
@@ -281,7 +294,7 @@ class Counting(TorchDispatchMode):
         row.outputs += output.numel()
 
     def _matmul(self, row: Row, first: Tensor, second: Tensor) -> None:
-        layout = self._layouts.of_matrices(first, second) if first.dim() > 2 else Layout()
+        layout = self._layouts.of_samples(first, second) if first.dim() > 2 else Layout()
         a, b = self._statistics(first), self._statistics(second)
         row.operands[0].add(a, first, layout)
         row.operands[1].add(b, second, layout)
@@ -314,9 +327,8 @@ class Counting(TorchDispatchMode):
         layout = self._layouts.of_masked(shape, first, second)
         a, b = self._statistics(first), self._statistics(second)
         for operand, statistics, x in zip(row.operands, (a, b), (first, second), strict=True):
-            samples = self._layouts.samples_first(x)
-            known = layout if samples is not None else Layout()
-            operand.add(statistics, x if samples is None else samples, known)
+            samples = self._layouts.as_samples(x)
+            operand.add(statistics, samples, self._layouts.of_samples(samples))
 
         def meetings(weigh_first: bool, weigh_second: bool) -> Tensor:
             met = counted(first, weigh_first) * counted(second, weigh_second)
@@ -337,13 +349,17 @@ class Counting(TorchDispatchMode):
         for name, spikes in self._spikes.items():
             module = self._model.get_submodule(name)
             cost = update_cost(module)
-            neurons = spikes.elements / (images * self._steps)
+            outputs = 1  # of an update
+            if isinstance(module, ILIF) and module.spike_driven:
+                outputs = int(module.spike_levels)
+            updates = spikes.elements / (images * outputs)
+            neurons = updates / self._steps
             found.append(
                 NeuronRow(
                     name=name,
                     kind=type(module).__name__,
                     neurons=neurons,
-                    updates=spikes.elements / images,
+                    updates=updates,
                     additions=cost.additions,
                     multiplications=cost.multiplications,
                     state_bytes=neurons * self._state_bytes[name],

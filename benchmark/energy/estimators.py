@@ -14,7 +14,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from benchmark.energy.operations import Form, NeuronRow, OperationReport, OperationRow
 from benchmark.errors import UserError
 from benchmark.registry import unknown_name
+from benchmark.strict_yaml import StrictLoader
 
 VARIABLE = "SPIKEBENCH_ESTIMATORS"
 """The environment variable with the paths of further estimator files, separated as PATH is."""
@@ -197,23 +198,9 @@ def load_estimators() -> Mapping[str, Estimator]:
     return MappingProxyType(estimators)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that comes twice; by itself YAML keeps the last and says nothing."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                problem = f"the key {key!r} comes twice"
-                raise yaml.constructor.ConstructorError(
-                    problem=problem, problem_mark=node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
 def _read(source: Traversable) -> Iterator[Estimator]:
     try:
-        entries = yaml.load(source.read_text(encoding="utf-8"), _Loader)
+        entries = yaml.load(source.read_text(encoding="utf-8"), StrictLoader)
     except OSError as error:
         raise EstimatorError(
             f"{source}: cannot be read: {error.strerror}; {VARIABLE} names files of estimators"

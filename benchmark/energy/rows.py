@@ -23,7 +23,8 @@ class Row:
         unpadded: the same without padding.
         outputs: values written.
         weights: values of the weight.
-        spread: exact synaptic operations by image.
+        spreads: exact synaptic operations by image: of pairs, and of pairs weighed by the first and
+            by the second operand.
     """
 
     module: str
@@ -35,33 +36,37 @@ class Row:
     unpadded: int = 0
     outputs: int = 0
     weights: int = 0
-    spread: Spread = field(default_factory=Spread)
+    spreads: list[Spread] = field(default_factory=lambda: [Spread(), Spread(), Spread()])
     _exact: list[int] = field(default_factory=lambda: [0, 0, 0])
-    _calls: list[tuple[Tensor, Layout]] = field(default_factory=list)
+    _calls: list[tuple[list[Tensor], Layout]] = field(default_factory=list)
 
     def add(self, meetings: Sequence[Tensor], layout: Layout) -> None:
         """Add what met by sample: pairs, and pairs weighed by the first and the second operand."""
-        for number, met in enumerate(meetings):
+        three = [*meetings, *[meetings[0]] * (3 - len(meetings))]
+        for number, met in enumerate(three):
             self._exact[number] += int(met.sum())
-        charged = self._charged if self._charged < len(meetings) else 0
-        self._calls.append((meetings[charged], layout))
+        self._calls.append((three, layout))
 
     def end_pass(self, about: Pass) -> list[float] | None:
         """Close a pass; the exact operations of each image, or None where that is unknown."""
         calls, self._calls = self._calls, []
         for operand in self.operands:
             operand.end_pass(about)
-        images = by_image(calls, about)
-        self.spread.add(images)
-        return images
+        images = [
+            by_image([(three[number], layout) for three, layout in calls], about)
+            for number in range(3)
+        ]
+        for spread, one in zip(self.spreads, images, strict=True):
+            spread.add(one)
+        return images[self.charged]
 
     @property
     def exact(self) -> int:
         """Exact synaptic operations, integers weighed where they are accumulated."""
-        return self._exact[self._charged]
+        return self._exact[self.charged]
 
     @property
-    def _charged(self) -> int:
+    def charged(self) -> int:
         """Integers are accumulated as often as they say, unless the other operand is binary."""
         kinds = [operand.kind for operand in self.operands]
         if self.encodes or "binary" in kinds or "scaled" in kinds or "integer" not in kinds:
@@ -95,7 +100,7 @@ def described(name: str, row: Row, images: int, steps: int) -> OperationRow:
         other_rate=second.rate if second else None,
         other_magnitude=second.magnitude if second else None,
         exact_synaptic_operations=row.exact / images,
-        exact_std=row.spread.deviation,
+        exact_std=row.spreads[row.charged].deviation,
     )
 
 

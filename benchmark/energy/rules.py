@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -31,26 +32,10 @@ PRODUCTS = {  # the position of the first of the two matrices among the argument
 }
 MULTIPLICATIONS = {"aten::mul", "aten::mul_"}
 
-_WITHOUT_RULE = {  # products that hide behind other names
-    "aten::_cudnn_rnn",
-    "aten::_trilinear",
-    "aten::miopen_rnn",
-    "aten::mkldnn_rnn_layer",
-}
-_MOVES = {  # read weights as they are
-    "aten::embedding",
-    "aten::gather",
-    "aten::index",
-    "aten::index_put",
-    "aten::index_put_",
-    "aten::index_select",
-    "aten::scatter",
-    "aten::slice_scatter",
-    "aten::cat",
-    "aten::stack",
-}
-_ELEMENTWISE = {  # beyond the operations that PyTorch tags as pointwise
+ELEMENTWISE = {  # beyond the operations that PyTorch tags as pointwise
     "aten::_softmax",
+    "aten::_safe_softmax",
+    "aten::hardswish_",
     "aten::_log_softmax",
     "aten::native_batch_norm",
     "aten::_native_batch_norm_legit",
@@ -75,6 +60,37 @@ _ELEMENTWISE = {  # beyond the operations that PyTorch tags as pointwise
     "torchvision::roi_align",
     "torchvision::ps_roi_align",
 }
+_REDUCTIONS = {  # multiply every value that they read
+    "aten::cumprod",
+    "aten::linalg_vector_norm",
+    "aten::norm",
+    "aten::prod",
+    "aten::std",
+    "aten::std_mean",
+    "aten::var",
+    "aten::var_mean",
+}
+# Neither pointwise nor views, and without a product: what moves, chooses, compares, adds up or
+# makes values. Patterns of `fnmatch`, without the name space.
+# fmt: off
+_FREE = (
+    "alias*", "amax", "amin", "aminmax", "any", "all", "arange*", "arg*", "as_strided*",
+    "_assert*", "avg_pool*", "_adaptive_avg_pool*", "adaptive_max_pool*", "bernoulli*", "bincount",
+    "bucketize", "cat", "channel_shuffle", "clone", "col2im", "constant_pad_nd", "copy*",
+    "count_nonzero", "cummax",
+    "cummin", "cumsum", "detach*", "diag*", "dropout*", "embedding*", "_embedding_bag*", "empty*",
+    "equal", "expand*", "eye*", "fill*", "flip", "full*", "gather", "hist*", "im2col", "index*",
+    "_index*", "is_*", "item", "isin*", "kthvalue", "lift*", "linspace*", "_local_scalar_dense",
+    "masked_*", "max", "max_pool*", "max_unpool*", "mean", "median", "min", "mode", "multinomial",
+    "nanmedian", "nansum", "narrow*", "native_dropout", "new_*", "nll_loss*", "nonzero*", "normal*",
+    "one_hot", "ones*", "pad*", "permute*", "pixel_*", "put*", "rand*", "_reshape*", "reflection_*",
+    "repeat*", "replication_*", "reshape*", "resize*", "roll", "rot90", "scalar_tensor", "scatter*",
+    "searchsorted", "select*", "set_*", "slice*", "sort*", "split*", "squeeze*", "stack", "sum*",
+    "sym_*", "t_copy", "take*", "to_*", "_to_*", "topk", "transpose*", "tril*", "triu*", "unbind*",
+    "unfold*", "_unique*", "unique*", "uniform*", "unsqueeze*", "_unsafe_*", "upsample_nearest*",
+    "view*", "where", "zero*", "zeros*",
+)
+# fmt: on
 _FREE_FOREIGN = {"torchvision::nms", "torchvision::roi_pool", "torchvision::ps_roi_pool"}
 # pointwise, and neither a product nor a function that needs one
 # fmt: off
@@ -121,43 +137,48 @@ def uncounted(
     if kind == "free":
         return None
     read = [x for x in tensors_in([*args, *kwargs.values()]) if x.numel() > 1]
-    outputs = [x for x in tensors_in([output]) if x.is_floating_point()]
+    outputs = [x for x in tensors_in([output]) if x.dtype != torch.bool]
     if not outputs or all(x in weights for x in read):  # what weights alone make folds away
         return None
     if kind == "elementwise":
         return Arithmetic("elementwise", float(outputs[0].numel()))
+    if kind == "reduction":
+        return Arithmetic("elementwise", float(read[0].numel()))
     if func.overloadpacket in flop_registry:
         flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=output)
         return Arithmetic("no rule", flops / 2)
     if kind == "attention":
         return Arithmetic("no rule", sdpa_flop_count(*(x.shape for x in args[:3])) / 2)
     matrices = [x for x in read if x in weights and x.dim() > 1]
-    if kind == "other" and not matrices:
-        return None
-    if "rnn" in func._schema.name:  # every weight meets every step of the sequence
+    if kind == "recurrent":  # every weight meets every step of the sequence
         steps = read[0].numel() / read[0].shape[-1]
         return Arithmetic("no rule", steps * sum(x.numel() for x in matrices))
     maps = outputs[0]
-    channels = maps.shape[1] if maps.dim() > 3 else maps.shape[-1]
-    estimate = maps.numel() / channels * sum(x.numel() for x in matrices)
+    channels = maps.shape[1] if maps.dim() > 3 else maps.shape[-1] if maps.dim() > 0 else 1
+    estimate = maps.numel() / max(1, channels) * sum(x.numel() for x in matrices)
     return Arithmetic("no rule", estimate or None)
 
 
+Kind = Literal["free", "elementwise", "reduction", "attention", "recurrent", "other"]
+
+
 @cache
-def _kind(func: Any) -> Literal["free", "elementwise", "attention", "foreign", "other"]:
+def _kind(func: Any) -> Kind:
     """What an operation is, told from its name and tags alone."""
     name = func._schema.name
-    if name in _ELEMENTWISE:
+    bare = name.partition("::")[2]
+    if name in ELEMENTWISE:
         return "elementwise"
-    if name.startswith("aten::_scaled_dot_product"):
+    if name in _REDUCTIONS:
+        return "reduction"
+    if bare.startswith("_scaled_dot_product"):
         return "attention"
-    if name in _WITHOUT_RULE:
-        return "foreign"
+    if "rnn" in bare:
+        return "recurrent"
     if not name.startswith(("aten::", "prim")):
-        return "free" if name in _FREE_FOREIGN else "foreign"
-    if func.is_view or name in _MOVES:
+        return "free" if name in _FREE_FOREIGN else "other"
+    if func.is_view or name.startswith("prim"):
         return "free"
     if torch.Tag.pointwise in func.tags:
-        bare = name.removeprefix("aten::").rstrip("_")
-        return "free" if bare in _ADDITIVE else "elementwise"
-    return "other"
+        return "free" if bare.rstrip("_") in _ADDITIVE else "elementwise"
+    return "free" if any(fnmatchcase(bare.rstrip("_"), pattern) for pattern in _FREE) else "other"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,10 +14,17 @@ from benchmark.energy.statistics import Layout, TensorStatistics
 
 
 class Pass(NamedTuple):
-    """What is known of one forward pass: images in the batch, time steps each is seen for."""
+    """What is known of one forward pass.
+
+    Attributes:
+        images: images in the batch.
+        steps: time steps that each is seen for.
+        stepwise: whether every neuron ran once a time step.
+    """
 
     images: int
     steps: int
+    stepwise: bool = False
 
 
 class Call(NamedTuple):
@@ -80,14 +88,14 @@ class Operand:
     _constant: float | None = None
     _uniform: bool = True
     _whole: bool = True
-    _calls: list[Call] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
 
     def add(self, statistics: TensorStatistics, x: Tensor, layout: Layout) -> None:
         """Add the tensor `x`, whose statistics are given, and how samples lie in it."""
         nonzeros = statistics.nonzeros(x)
         self.elements += statistics.elements
         self.nonzeros += nonzeros
-        self._calls.append(Call(statistics.elements, statistics.by_sample(x, layout), layout))
+        self.calls.append(Call(statistics.elements, statistics.by_sample(x, layout), layout))
         if nonzeros == 0 or self.kind == "real":
             return
         constant, whole, low, high = statistics.values(x)
@@ -103,10 +111,10 @@ class Operand:
 
     def end_pass(self, about: Pass) -> None:
         """Sort what the pass has brought by time step and by image."""
-        calls, self._calls = self._calls, []
+        calls, self.calls = self.calls, []
         if not calls:
             return
-        steps = _by_step(calls, about.steps)
+        steps = _by_step(calls, about)
         if steps is None or self._by_step is None:
             self._by_step = None
         else:
@@ -158,11 +166,20 @@ def by_image(counts: list[tuple[Tensor, Layout]], about: Pass) -> list[float] | 
     return total.tolist() if isinstance(total, Tensor) else [0.0] * about.images
 
 
-def _by_step(calls: list[Call], steps: int) -> list[float] | None:
+def ran_stepwise(operands: Iterable[Operand], steps: int) -> bool:
+    """Whether every operand was met once at each of several time steps in this pass."""
+    met = [operand.calls for operand in operands if operand.calls]
+    once_a_step = all(
+        len(calls) == steps and all(call.layout.steps == 1 for call in calls) for calls in met
+    )
+    return steps > 1 and bool(met) and once_a_step
+
+
+def _by_step(calls: list[Call], about: Pass) -> list[float] | None:
     """Non-zeros at each time step; a module may also be called once for each of them."""
-    if all(call.layout.steps == steps for call in calls):
+    if all(call.layout.steps == about.steps for call in calls):
         return sum(call.counts.sum(1) for call in calls).tolist()  # type: ignore[union-attr]
     alike = len({call.elements for call in calls}) == 1
-    if alike and len(calls) == steps and all(call.layout.steps == 1 for call in calls):
+    if about.stepwise and alike and len(calls) == about.steps:
         return [float(call.counts.sum()) for call in calls]
     return None

@@ -23,6 +23,8 @@ class Weights:
     def __init__(self, named: Iterable[tuple[str, Tensor]]) -> None:
         self._names: dict[StorageKey, list[str]] = {}
         for name, tensor in named:
+            if tensor.layout is not torch.strided:
+                continue
             self._names.setdefault(storage_of(tensor), []).append(name)
 
     def __contains__(self, x: Tensor) -> bool:
@@ -45,7 +47,8 @@ class Weights:
             return
         for position in _written(func):
             for x in tensors_in(args[position : position + 1]):
-                self._names.pop(storage_of(x), None)
+                if x.layout is torch.strided:
+                    self._names.pop(storage_of(x), None)
 
 
 def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -49,10 +49,21 @@ def update_cost(neuron: nn.Module) -> UpdateCost:
 
 
 def is_neuron(module: nn.Module) -> bool:
-    """Whether a module is one of ours, or of SpikingJelly's, which have a `v_threshold`."""
-    return isinstance(module, Neuron) or hasattr(module, "v_threshold")
+    """Whether a module is one of ours, one of SpikingJelly's, or has a `v_threshold`.
+
+    A module that only keeps a threshold for the layers and neurons inside it is none.
+    """
+    if isinstance(module, Neuron):
+        return True
+    if any(kind.__module__.startswith(_SPIKINGJELLY) for kind in type(module).__mro__):
+        return True
+    if not hasattr(module, "v_threshold"):
+        return False
+    holds_weights = any(weight.dim() > 1 for weight in module.parameters())
+    return not holds_weights and not any(is_neuron(child) for child in module.children())
 
 
+_SPIKINGJELLY = "spikingjelly.activation_based.neuron"
 _LEAKY = UpdateCost(additions=2, multiplications=1, states=1)
 
 

@@ -153,7 +153,8 @@ def assign_weights(
 
     Raises:
         UnknownNameError: there is no such row; near ones are suggested.
-        WeightsError: a file cannot be read, fits no row or several, or not the one that is named.
+        WeightsError: a file cannot be read, fits no row or several, or not the one that is named,
+            or that one cannot be built.
     """
     takers = {row.id: row for row in rows if row.spiking and row.build and not row.build.fused}
     if given and not takers:
@@ -211,6 +212,8 @@ def _load(table: PaperTable, row: TableRow, path: Path, state: State) -> None:
     except WeightsError as error:
         text = str(error).removeprefix("the given weights do not fit ")
         raise WeightsError(f"{path} does not fit row {row.id}, {text}") from None
+    except UserError as error:
+        raise WeightsError(f"row {row.id} cannot be built: {error}") from error
 
 
 def time_steps_of(row: TableRow) -> int:

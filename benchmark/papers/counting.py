@@ -109,7 +109,7 @@ def implied_rates(row: TableRow, counts: Counts) -> dict[Form, float]:
     encodings = {form: _encoding_mj(report) for form, report in counts.reports.items()}
     once = min(encodings.values())
     return {
-        form: implied_rate(report, energy + encodings[form] - once, estimator) / times
+        form: implied_rate(report, float(energy) + encodings[form] - once, estimator) / times
         for form, report in counts.reports.items()
     }
 

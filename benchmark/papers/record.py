@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmark.energy.operations import Form
 from benchmark.files import write_atomically
@@ -23,11 +23,23 @@ class Reported(Strict):
 
     Attributes:
         value: the figure, in the unit of its `FigureSpec`.
-        seen: whether someone read it in its source; else it is from memory, unverified.
+        text: the figure with the digits that the paper prints, such as "78.80".
+        seen: whether someone read it in a source; else it is from memory, unverified.
     """
 
     value: float
+    text: str
     seen: bool
+
+    @model_validator(mode="after")
+    def _text_says_the_value(self) -> Reported:
+        try:
+            alike = float(self.text) == self.value
+        except ValueError:
+            alike = False
+        if not alike:
+            raise ValueError(f"the text {self.text!r} does not say {self.value!r}")
+        return self
 
 
 class FigureSpec(Strict):
@@ -55,7 +67,7 @@ class ReportedRow(Strict):
         time_steps: T; a text such as "1x4" where it is no plain number; None where unknown.
         spiking: False for an ANN, whose operations are all multiply-accumulates.
         note: what a reader should know of it.
-        source: where the figures stand.
+        source: where the figures stand; None where nobody noted it.
         details: what else tells rows of one model apart (detector, size, distilled), in words.
         figures: by name, as in the table's `FigureSpec`s.
     """
@@ -94,8 +106,8 @@ class ReproducedRow(Strict):
         dense_gmacs: dense multiply-accumulates per image and time step, in 1e9, of each form.
         implied_rates: mean accumulations per multiply-accumulate that would make the reported
             energy, by form; empty where no energy is reported, or the row is no SNN built here.
-        energy_mj: energy per image in millijoules, by estimator id; empty without weights (of an
-            ANN, with any).
+        energy_mj: energy per image in millijoules, by estimator id; empty without weights. Of an
+            ANN, which has random ones, only by estimators that ask for no values.
         measured_rates: the same mean as `implied_rates`, counted on images; empty without weights.
     """
 

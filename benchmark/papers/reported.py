@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,28 @@ from benchmark.errors import UserError
 from benchmark.papers.record import FigureSpec, Reported, ReportedRow
 from benchmark.registry import unknown_name
 from benchmark.results import Strict
+from benchmark.strict_yaml import StrictLoader
 
 SUFFIXES = (".yaml", ".yml")
 _HERE = Path(__file__).parent
+_NUMBERS = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int")
 
 
 class TableError(UserError, ValueError):
     """A table of reported figures cannot be read; the message names the file and the place."""
+
+
+class _Loader(StrictLoader):
+    """Reads figures as they are written: as a float, 78.80 would lose a digit."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        for key, figures in node.value:
+            if key.value in ("seen", "unverified") and isinstance(figures, yaml.MappingNode):
+                for _, figure in figures.value:
+                    if figure.tag in _NUMBERS:
+                        figure.tag = "tag:yaml.org,2002:str"
+        return node
 
 
 class _Keys(Strict):
@@ -140,7 +156,7 @@ class TableRow(_Keys):
     Attributes:
         id: names the row within its table; the other attributes up to `details` are those of
             `ReportedRow`.
-        seen: figures that were read in the source.
+        seen: figures that were read in the source, with the digits that it prints.
         unverified: figures from memory.
         image_size: pixels each side, where it is not the table's.
         build: how it is built here; None where it cannot be.
@@ -153,8 +169,8 @@ class TableRow(_Keys):
     note: str | None = None
     source: str | None = None
     details: dict[str, str] = Field(default_factory=dict)
-    seen: dict[str, float] = Field(default_factory=dict)
-    unverified: dict[str, float] = Field(default_factory=dict)
+    seen: dict[str, Decimal] = Field(default_factory=dict)
+    unverified: dict[str, Decimal] = Field(default_factory=dict)
     image_size: int | None = Field(default=None, ge=1)
     build: Build | None = None
 
@@ -225,10 +241,10 @@ class PaperTable(_Keys):
     def reported(self, row: TableRow) -> ReportedRow:
         """A row as records have it, its figures in the order of the columns."""
         figures = {
-            name: Reported(value=figures[name], seen=figures is row.seen)
+            name: Reported(value=float(found[name]), text=str(found[name]), seen=found is row.seen)
             for name in self.figures
-            for figures in (row.seen, row.unverified)
-            if name in figures
+            for found in (row.seen, row.unverified)
+            if name in found
         }
         return ReportedRow(
             id=row.id,
@@ -283,7 +299,7 @@ def load_table(name: str) -> PaperTable:
     if not path.is_file():
         raise TableError(f"no such table: {path}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TableError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from tempfile import TemporaryFile
 
 from benchmark.backbones import list_backbones
 from benchmark.backbones.weights import read_weights
-from benchmark.energy.estimators import energies
+from benchmark.energy.estimators import energies, load_estimators
 from benchmark.energy.operations import Form, OperationReport
 from benchmark.environment import commit, device_name, package_versions
 from benchmark.errors import UserError
@@ -46,6 +47,8 @@ from benchmark.task import Run, Task
 log = logging.getLogger("spikebench")
 
 ANN_ESTIMATOR = "dense-45nm"
+VALUE_FREE_RULES = ("dense", "rate")
+"""Rules that charge every multiply-accumulate of an ANN, whatever it reads."""
 COUNTED_IMAGES = 8
 """Images that energies are counted on where `limit` does not say."""
 
@@ -102,10 +105,12 @@ def reproduce(
     Raises:
         UnknownNameError: there is no such row.
         WeightsError: weights do not fit, or fit several rows.
+        EstimatorError: a file of estimators is missing or wrong.
         OSError: `work_dir` cannot be written.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     chosen = table.select(list(rows))
+    load_estimators()  # what is wrong with them is said before, not after the work
     means = Means(data_root(), assign_weights(table, chosen, weights), limit, work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=work_dir):  # what cannot be written is said before, not after the work
@@ -175,9 +180,12 @@ class _Measuring:
     ) -> tuple[Measured, dict[str, float], dict[Form, float]]:
         """The energy in the sense of the papers, energies by estimator, and rates by form."""
         if isinstance(build, TimmBuild):
-            energy_mj = energies(counts.reports["as-coded"])
-            charged = _found(energy_mj[ANN_ESTIMATOR], f"{ANN_ESTIMATOR}, an ANN's operations")
-            return charged, energy_mj, {}
+            energy_mj = _energies_without_values(counts.reports["as-coded"])
+            how = (
+                f"{ANN_ESTIMATOR} on an ANN with random weights: every multiply-accumulate is "
+                "charged, whatever it reads"
+            )
+            return _found(energy_mj[ANN_ESTIMATOR], how), energy_mj, {}
         if build.fused:
             return _not_here("the row is about a form of the model, not its energy"), {}, {}
         weights = self.means.weights.get(row.id)
@@ -204,7 +212,7 @@ class _Measuring:
             state = read_weights(weights)
             subject = build_subject(self.table, row, time_steps_of(row), state, folder)
         reports = count_forms(row, build, subject, count)
-        images = f"{reports['as-coded'].images} {subject.images}"
+        images = _numbered(reports["as-coded"].images, subject.images)
         return reports, images if folder or not self.table.data else f"{images}, for want of data"
 
     def _scores(self, row: TableRow, build: Build, reported: Iterable[str]) -> dict[str, Measured]:
@@ -266,6 +274,23 @@ class _Measuring:
             tensorboard=folder / "tensorboard",
             limit=self.means.limit,
         ), task
+
+
+def _energies_without_values(report: OperationReport) -> dict[str, float]:
+    """The energies that do not depend on what the weights make of an image."""
+    known = load_estimators()
+    found = energies(report).items()
+    return {name: energy for name, energy in found if known[name].rule in VALUE_FREE_RULES}
+
+
+def _numbered(count: int, images: str) -> str:
+    """How many images of which kind; the first word in s is the noun.
+
+    >>> _numbered(1, "squares cut out of two photographs"), _numbered(8, "random images")
+    ('1 square cut out of two photographs', '8 random images')
+    """
+    noun_alone = re.sub(r"s\b", "", images, count=1)
+    return f"{count} {noun_alone if count == 1 else images}"
 
 
 def _scoring(build: ClassifierBuild, score: Score | None) -> TaskBuild:

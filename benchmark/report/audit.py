@@ -18,7 +18,7 @@ from benchmark.report.columns import MISSING, Cell, Column, Figure
 from benchmark.report.heatmap import write_heat_map
 from benchmark.report.render import csv_text, print_tables, to_markdown
 from benchmark.report.tables import Row, Table
-from benchmark.results import Strict, read_as
+from benchmark.results import Strict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,15 +78,6 @@ class AuditRecord(Strict):
         images = f"{report.images} image{'' if report.images == 1 else 's'}"
         pixels = f"{about.image_size}x{about.image_size} pixels"
         return f"{about.backbone_name} (T = {report.time_steps}, {images}, {pixels})"
-
-
-def read_audit(path: Path) -> AuditRecord:
-    """Read `audit.json`.
-
-    Raises:
-        RecordError: the file is not a whole record of an audit.
-    """
-    return read_as(AuditRecord, path)
 
 
 def write_audit(record: AuditRecord, folder: Path) -> list[Path]:

@@ -39,6 +39,13 @@ IMPLIED_NOTE = (
 )
 
 
+ANN_NOTE = (
+    "ANN: counted with random weights, so only by estimators that charge every "
+    "multiply-accumulate, whatever it reads."
+)
+NO_SOURCE_NOTE = "source not recorded"
+
+
 class _Notes:
     """Sentences in the order in which cells first name them, from 1."""
 
@@ -154,6 +161,7 @@ def _energies(path: Path, record: Reproduction, counted: list[ReproducedRow]) ->
     legend = [
         *([UNVERIFIED_NOTE] if _has_unverified(rows) else []),
         *(f"{name}: {known[name].title}." for name in estimators if name in known),
+        *([] if all(row.reported.spiking for row in counted) else [ANN_NOTE]),
         *_counted_on(record),
         *_left_out(record, counted),
     ]
@@ -273,7 +281,7 @@ def _reported(name: str) -> Callable[[ReproducedRow], Cell]:
         found = row.reported.figures.get(name)
         if found is None:
             return None
-        return Marked(repr(found.value), found.value, verified=found.seen)
+        return Marked(found.text, found.value, verified=found.seen)
 
     return cell
 
@@ -313,7 +321,11 @@ def _counted_on(record: Reproduction) -> list[str]:
 
 def _about(row: ReproducedRow, notes: _Notes) -> Cell:
     reported = row.reported
-    texts = [f"source: {reported.source}"] if reported.source else []
+    texts = []
+    if reported.source:
+        texts.append(f"source: {reported.source}")
+    elif any(figure.seen for figure in reported.figures.values()):
+        texts.append(NO_SOURCE_NOTE)
     texts += [reported.note] if reported.note else []
     return Marked("", notes=tuple(map(notes.number, texts))) if texts else None
 

@@ -83,7 +83,7 @@ def _figure_line(row: ReproducedRow, name: str, spec: FigureSpec) -> dict[str, s
     return {
         "figure": name,
         "unit": spec.unit,
-        "reported": "" if reported is None else repr(reported.value),
+        "reported": "" if reported is None else reported.text,
         "verified": "" if reported is None else "yes" if reported.seen else "no",
         "measured": "" if measured is None or measured.value is None else repr(measured.value),
         "difference": "" if points is None else repr(points),

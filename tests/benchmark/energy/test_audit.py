@@ -18,7 +18,7 @@ ENCODING = operation("stem", "real", rate=1.0, encodes=True)
 
 def test_spikes_are_added_and_the_encoding_is_exempt():
     found = audit(report(ENCODING, operation("a"), operation("b", "scaled"), operation("c")))
-    assert found.addition_only
+    assert found.addition_only is True
     assert names(found.encoding) == ["stem"]
     assert found.real == found.unseen == ()
     assert found.verdict == (
@@ -34,7 +34,7 @@ def test_spikes_are_added_and_the_encoding_is_exempt():
 )
 def test_real_values_behind_the_encoding_are_multiplied(row):
     found = audit(report(ENCODING, row, operation("a"), operation("b")))
-    assert not found.addition_only
+    assert found.addition_only is False
     assert names(found.real) == ["x"]
     assert names(found.encoding) == ["stem"]
     assert found.verdict == (
@@ -77,7 +77,7 @@ def test_elementwise_arithmetic_is_named_and_does_not_decide():
 def test_what_has_no_rule_decides():
     unknown = norm("rnn", 300.0, operation="aten::lstm", reason="no rule")
     found = audit(report(operation("conv"), uncounted=[norm("a", 0.0), unknown]))
-    assert not found.addition_only
+    assert found.addition_only is False
     assert (found.no_rule, names(found.elementwise)) == ((unknown,), ["a"])
     assert found.verdict == (
         "not addition only: there is no counting rule for aten::lstm (75 % of the dense work)"
@@ -99,11 +99,19 @@ def test_without_neurons_every_operation_multiplies():
     """Nothing has fired before any of them: an encoding of all would be exempt."""
     binary = operation("mask", encodes=True)
     found = audit(report(ENCODING, binary, neurons=[]))
-    assert not found.addition_only
+    assert found.addition_only is False
     assert found.verdict == NO_NEURONS == "no spiking neurons: every operation multiplies"
     assert names(found.real) == ["stem", "mask"]
     assert found.encoding == found.silent == found.unseen == ()
-    assert not audit(report(neurons=[])).addition_only
+
+
+@pytest.mark.parametrize("fields", [{}, {"neurons": []}, {"uncounted": [norm("a")]}])
+def test_where_nothing_was_counted_nothing_is_decided(fields):
+    found = audit(report(**fields))
+    assert found.addition_only is None
+    assert found.verdict.startswith("undecided: nothing was counted")
+    unknown = norm("rnn", operation="aten::lstm", reason="no rule")
+    assert audit(report(uncounted=[unknown])).addition_only is False
 
 
 @pytest.mark.parametrize(
@@ -121,9 +129,27 @@ def test_without_neurons_every_operation_multiplies():
 def test_zeros_alone_prove_nothing(row, unseen):
     found = audit(report(row, operation("a")))
     assert names(found.unseen) == (["x"] if unseen else [])
-    assert found.addition_only
-    said = "addition only; undecided, as only zeros were read, for 1 of 2 operations (50 %"
-    assert found.verdict.startswith(said) is unseen
+    assert found.addition_only is (None if unseen else True)
+    undecided = "undecided: only zeros were read in 1 of 2 operations (50 % of the dense work)"
+    assert found.verdict == (undecided if unseen else "addition only")
+
+
+def test_a_multiplication_decides_whatever_zeros_leave_open():
+    found = audit(report(operation("x", rate=0.0), operation("y", "real")))
+    assert found.addition_only is False
+    assert found.verdict == (
+        "not addition only: values are multiplied in 1 of 2 operations (50 % of the dense work); "
+        "only zeros were read in 1 of 2 operations (50 % of the dense work)"
+    )
+
+
+def test_what_is_undecided_says_the_rest_too():
+    found = audit(report(ENCODING, operation("x", rate=0.0), uncounted=[norm("a", 50.0)]))
+    assert found.verdict == (
+        "undecided: only zeros were read in 1 of 2 operations (40 % of the dense work); "
+        "elementwise arithmetic: aten::batch_norm (20 % of the dense work); "
+        "the encoding of the image multiplies in 1 of 2 operations (40 % of the dense work)"
+    )
 
 
 def test_layers_that_never_or_always_fire_are_named():

@@ -17,7 +17,8 @@ from benchmark.cli import app
 from benchmark.errors import UserError
 from benchmark.neurons import LIF
 from benchmark.registry import BACKBONES
-from benchmark.report.audit import AuditRecord, read_audit
+from benchmark.report.audit import AuditRecord
+from benchmark.results import read_as
 
 NANO = ("meta_spikeformer_nano", "--image-size", "32", "--num-classes", "10")
 STEM = "backbone.stages.0.downsample.conv"
@@ -31,7 +32,7 @@ def audit(*arguments: str) -> Result:
 def audited(folder: Path, *arguments: str) -> AuditRecord:
     done = audit(*arguments, "--out", str(folder))
     assert done.exit_code == 0, done.output
-    return read_audit(folder / "audit.json")
+    return read_as(AuditRecord, folder / "audit.json")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def output(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def record(folder: Path, output: str) -> AuditRecord:
-    return read_audit(folder / "audit.json")
+    return read_as(AuditRecord, folder / "audit.json")
 
 
 def names(rows) -> set[str]:
@@ -220,7 +221,8 @@ def test_what_reads_a_silent_layer_is_undecided(tmp_path: Path, monkeypatch: pyt
     for found in record.audits:
         assert found.silent == ("backbone.neuron", "lif")
         assert names(found.unseen) == {"backbone.second", "backbone.third", "head"}
-        assert "undecided, as only zeros were read, for 3 of 4 operations" in found.verdict
+        assert found.addition_only is None
+        assert found.verdict.startswith("undecided: only zeros were read in 3 of 4 operations")
 
 
 def test_a_network_without_neurons_of_its_own_encodes_with_all_it_has(

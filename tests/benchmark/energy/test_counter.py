@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmark.energy.counter import count_images, profile_operations
-from benchmark.neurons import LIF, Neuron
+from benchmark.neurons import ILIF, LIF, Neuron
 from tests.benchmark.energy.models import Call, MatMul, names, only_row, reals, spikes
 
 
@@ -138,6 +138,8 @@ def test_time_steps(owner, given_steps, expected):
         ({"inputs": [1, 2], "data_samples": []}, 2),
         ((torch.ones(4, 1), "labels"), 4),
         ([{"inputs": torch.ones(5)}], 5),
+        ([torch.ones(3, 4, 4), torch.ones(3, 8, 6)], 2),
+        ((torch.ones(3, 4, 4), torch.ones(3, 4, 4)), 3),
     ],
 )
 def test_images_of_a_batch(batch, images):
@@ -213,3 +215,73 @@ def test_no_activation_outlives_its_use():
     model = Call(forward, fc=nn.Linear(3, 3), neuron=LIF())
     profile_operations(model, (reals(4, 3) for _ in range(2)))
     assert len(alive) == 2
+
+
+def test_a_threshold_kept_beside_layers_makes_no_neuron():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.v_threshold = 1.0
+            self.fc, self.neuron = nn.Linear(3, 4), LIF()
+
+        def forward(self, x):
+            return self.neuron(self.fc(x))
+
+    class Holder(nn.Module):
+        v_threshold = 1.0
+
+        def __init__(self):
+            super().__init__()
+            self.neuron = LIF()
+
+        def forward(self, x):
+            return self.neuron(x)
+
+    report = profile_operations(nn.Sequential(Net(), Holder()), [reals(2, 3)])
+    assert names(report) == ["0.fc"]
+    assert list(report.firing_rates) == ["0.neuron", "1.neuron"]
+
+
+def test_neurons_of_spikingjelly_without_a_threshold():
+    jelly = pytest.importorskip("spikingjelly.activation_based.neuron")
+    model = nn.Sequential(jelly.PSN(2), nn.Linear(3, 2))
+    report = profile_operations(model, [reals(2, 2, 3)], images=lambda x: x.shape[1], time_steps=2)
+    assert names(report) == ["1"]
+    assert report.images == 2
+    assert report.rows[0].dense_macs == 3 * 2
+    assert not report.rows[0].encodes
+
+
+def test_neurons_run_by_forward_alone():
+    model = Call(lambda self, x: self.fc(self.neuron.forward(x)), neuron=LIF(), fc=nn.Linear(3, 2))
+    report = profile_operations(model, [4 * reals(2, 3)])
+    assert list(report.firing_rates) == ["neuron"]
+    assert not report.rows[0].encodes
+
+
+def test_batches_without_images_are_passed_over():
+    model = nn.Sequential(nn.Linear(3, 2))
+    with_empty = profile_operations(model, [torch.ones(2, 3), torch.ones(0, 3), torch.ones(2, 3)])
+    assert with_empty == profile_operations(model, [torch.ones(4, 3)])
+
+
+def test_sparse_weights_are_listed():
+    class Sparse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.eye(3).to_sparse())
+
+        def forward(self, x):
+            return torch.sparse.mm(self.weight, x)
+
+    report = profile_operations(Sparse(), [reals(3, 3)])
+    assert report.rows == []
+    assert {one.reason for one in report.uncounted} == {"no rule"}
+
+
+def test_integers_as_binary_spikes_are_one_update():
+    for spike_driven in (False, True):
+        model = nn.Sequential(ILIF(levels=4, spike_driven=spike_driven))
+        report = profile_operations(model, [4 * reals(2, 3, 5)], images=lambda x: 3, time_steps=2)
+        (row,) = report.neurons
+        assert (row.neurons, row.updates, row.state_bytes) == (5, 10, 20)

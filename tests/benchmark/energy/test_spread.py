@@ -86,7 +86,7 @@ def test_spread_of_exact_operations_over_images(report):
 
 def test_batching_makes_no_difference(report):
     images = trains(2, 4, 4).transpose(0, 1)
-    for size in (1, 3):
+    for size in (1, 2):
         again = profile_operations(model(), images.split(size), time_steps=STEPS)
         assert again == report
 
@@ -113,18 +113,117 @@ def test_a_layer_called_once_a_time_step():
     assert row.exact_std == pytest.approx(statistics.stdev(conv))
 
 
-def test_what_cannot_be_told_apart_is_not_guessed():
+@pytest.mark.parametrize("regions", [STEPS * IMAGES, 2 * STEPS * IMAGES, IMAGES, STEPS])
+def test_what_cannot_be_told_apart_is_not_guessed(regions):
     """Regions of interest: so many that their number fits the samples by chance."""
 
     def forward(self, images):
-        return self.fc(torch.ones(STEPS * IMAGES * 2, 4))
+        return self.fc(torch.ones(regions, 4)) + self.conv(torch.ones(regions, 1, 2, 2)).sum()
 
-    report = profile_operations(
-        Call(forward, fc=nn.Linear(4, 2)), [torch.ones(IMAGES, 1)], time_steps=STEPS
-    )
-    (row,) = report.rows
+    model = Call(forward, fc=nn.Linear(4, 2), conv=nn.Conv2d(1, 1, 1))
+    report = profile_operations(model, [torch.ones(IMAGES, 1)], time_steps=STEPS)
+    assert report.synaptic_operations_std is None
+    for row in report.rows:
+        assert row.rates == []
+        assert (row.rate_std, row.exact_std) == (None, None)
+
+
+def test_as_many_images_as_time_steps_with_a_neuron_that_runs_once_a_step():
+    """(B, ...) then looks like (T, ...); that it runs T times says which it is."""
+    x = trains(2, 4, 4)[:, :STEPS]
+
+    def forward(self, images):
+        return [self.fc(self.fire(step).flatten(1)) for step in images.transpose(0, 1)]
+
+    expected = x.flatten(1).mean(1).tolist()
+    for mode in ("s", None):
+        fire = Fire()
+        if mode:
+            fire.step_mode = mode
+        model = Call(forward, fire=fire, fc=nn.Linear(32, 5))
+        report = profile_operations(model, [x.transpose(0, 1)], time_steps=STEPS)
+        assert report.rows[0].rates == pytest.approx(expected)
+
+
+def test_a_layer_that_is_deep_is_not_called_once_a_step():
+    """After the mean over time, a shared layer that runs T times runs at no time step."""
+
+    def forward(self, images):
+        x = self.fire(images.transpose(0, 1).contiguous()).mean(0).flatten(1)
+        for _ in range(STEPS):
+            x = self.fc(x)
+        return x
+
+    model = Call(forward, fire=Fire(), fc=nn.Linear(32, 32))
+    report = profile_operations(model, [trains(2, 4, 4).transpose(0, 1)], time_steps=STEPS)
+    assert report.rows[0].rates == []
+    assert report.rows[0].rate_std is not None
+
+
+def test_frames_of_images_are_known_by_image_alone():
+    frames = trains(2, 4, 4).transpose(0, 1).contiguous()
+    model = Call(lambda self, x: self.conv(x.flatten(0, 1)), conv=nn.Conv2d(2, 3, 1))
+    (row,) = profile_operations(model, [frames], time_steps=STEPS).rows
     assert row.rates == []
-    assert (row.rate_std, row.exact_std, report.synaptic_operations_std) == (None, None, None)
+    by_image = (3 * frames.flatten(1).sum(1)).tolist()
+    assert row.exact_std == pytest.approx(statistics.stdev(by_image))
+
+
+def test_tokens_keep_their_images():
+    """A linear layer sees (B * N, C); heads may come before the images."""
+    tokens = torch.zeros(IMAGES, 6, 8)
+    tokens[0] = 1
+
+    def forward(self, x):
+        h = self.fc(x)
+        heads = x.unflatten(-1, (2, 4)).permute(2, 0, 1, 3).flatten(0, 1)  # (heads * B, N, C)
+        return h, heads @ heads.transpose(-1, -2)
+
+    linear, product = profile_operations(
+        Call(forward, fc=nn.Linear(8, 3)), [tokens], time_steps=1
+    ).rows
+    assert linear.exact_std == pytest.approx(statistics.stdev([6 * 8 * 3, 0, 0, 0]))
+    assert product.exact_std is None
+
+
+def test_one_time_step_of_many_is_no_batch():
+    """A slice of spikes (T, B, N, C) has as many rows as would fit the whole."""
+
+    def forward(self, images):
+        x = self.fire(images.transpose(0, 1).contiguous())
+        return self.fc(x[1].flatten(1))
+
+    model = Call(forward, fire=Fire(), fc=nn.Linear(32, 5))
+    (row,) = profile_operations(model, [trains(2, 4, 4).transpose(0, 1)], time_steps=STEPS).rows
+    assert row.rates == []
+
+
+def test_a_row_that_first_runs_later_did_nothing_before():
+    def forward(self, x):
+        return self.fc(x) if x.sum() else x
+
+    batches = [torch.zeros(2, 4), torch.ones(2, 4)]
+    (row,) = profile_operations(Call(forward, fc=nn.Linear(4, 4)), batches, time_steps=1).rows
+    assert row.exact_synaptic_operations == 8
+    assert row.exact_std == pytest.approx(statistics.stdev([0, 0, 16, 16]))
+
+
+def test_the_spread_of_integers_does_not_depend_on_their_order():
+    class Passing(nn.Module):
+        v_threshold = 1.0
+
+        def forward(self, x):
+            return x
+
+    batches = [
+        torch.tensor([[2.0, 2, 0, 0], [2, 0, 0, 0]]),
+        torch.tensor([[1.0, 3, 0, 0], [1, 1, 1, 0]]),
+    ]
+    model = nn.Sequential(Passing(), nn.Linear(4, 1))
+    orders = [batches, batches[::-1], [torch.cat(batches)]]
+    spreads = {profile_operations(model, order, time_steps=1).rows[0].exact_std for order in orders}
+    assert len(spreads) == 1
+    assert spreads.pop() == pytest.approx(statistics.stdev([4, 2, 4, 3]))
 
 
 def test_transposed_samples_are_no_samples():

@@ -42,7 +42,7 @@ def test_share_of_the_work():
         lambda self, x: x.reshape(-1).sum() + x.max(),
         lambda self, x: F.max_pool2d(x, 2),
         lambda self, x: torch.where(x > 0, x, -x),
-        lambda self, x: x.long() * 3,
+        lambda self, x: x.long() + 3,
     ],
 )
 def test_what_adds_compares_or_moves_is_free(function):
@@ -104,3 +104,41 @@ def test_a_compiled_submodule_is_counted_all_the_same():
     inner = torch.compile(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), backend="eager")
     report = profile_operations(nn.Sequential(inner), [reals(2, 4)])
     assert report.dense_macs == 12
+
+
+@pytest.mark.parametrize(
+    ("function", "multiplications"),
+    [
+        (lambda self, x: torch.fft.rfft2(x), None),
+        (lambda self, x: torch.cdist(x, x + 1), None),
+        (lambda self, x: torch.linalg.inv(x @ x.mT + torch.eye(4)), None),
+        (lambda self, x: x.prod(-1), 16.0),
+        (lambda self, x: x.var(-1), 16.0),
+        (lambda self, x: torch.view_as_complex(x.reshape(2, 4, 2, 2)) * 2j, 8.0),
+    ],
+)
+def test_what_multiplies_in_other_ways_is_never_dropped(function, multiplications):
+    (found,) = uncounted(Call(function), reals(2, 4, 4)).values()
+    assert found[1] == multiplications
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", "swin_t", "efficientnet_b0"])
+def test_networks_in_use_have_a_rule_for_all_they_run(name):
+    vision = pytest.importorskip("torchvision")
+    model = getattr(vision.models, name)()
+    report = profile_operations(model, [reals(2, 3, 64, 64)])
+    assert [one for one in report.uncounted if one.reason == "no rule"] == []
+
+
+@pytest.mark.parametrize("neuron", ["lif", "ilif", "psn"])
+@pytest.mark.parametrize("attention", ["sdsa1", "sdsa2", "sdsa3", "sdsa4"])
+def test_meta_spikeformer_has_a_rule_for_all_it_runs(neuron, attention):
+    from benchmark import build_classifier
+
+    model = build_classifier(
+        "meta_spikeformer_nano", num_classes=10, time_steps=2, neuron=neuron, attention=attention
+    )
+    report = profile_operations(model, [reals(3, 3, 32, 32)])
+    assert [one for one in report.uncounted if one.reason == "no rule"] == []
+    assert all(row.rates for row in report.rows)
+    assert report.synaptic_operations_std is not None

@@ -96,6 +96,18 @@ class TestWeights:
             with pytest.raises(UserError, match=f"{path} does not fit row a, .*distillation=True"):
                 assign_weights(table, table.rows[:1], [given])
 
+    def test_a_row_that_cannot_be_built_leaves_the_others(self, write_table, weights: Path):
+        unknown = {**BUILD, "backbone": "none"}
+        missing = {"task": "classification", "config": "none.py", "backbone": "none"}
+        bad = [row("unknown", build=unknown), row("missing", build=missing)]
+        table = write_table(*bad, row("good"))
+        assert assign_weights(table, table.rows, [str(weights)]) == {"good": weights}
+        with pytest.raises(UserError, match=f"{weights} fits none of the 2 rows of mine"):
+            assign_weights(table, table.rows[:2], [str(weights)])
+        for given in (f"unknown={weights}", str(weights)):
+            with pytest.raises(UserError, match="row unknown cannot be built: unknown backbone"):
+                assign_weights(table, table.rows[:1], [given])
+
     def test_wrong_requests_say_what_was_meant(self, write_table, weights: Path):
         table = write_table(row("first"), row("none", build=None))
         with pytest.raises(UserError, match="that takes weights 'frist'; did you mean 'first'"):

@@ -23,7 +23,10 @@ RECORD = Reproduction(
     rows=[
         ReproducedRow(
             reported=ReportedRow(
-                id="a", model="a", time_steps=4, figures={"top1": Reported(value=0.1, seen=False)}
+                id="a",
+                model="a",
+                time_steps=4,
+                figures={"top1": Reported(value=0.1, text="0.10", seen=False)},
             ),
             measured={"top1": Measured(value=None, status="not measurable here", reason="no data")},
             dense_gmacs={"as-coded": 1 / 3},
@@ -50,4 +53,9 @@ class TestTheRecord:
 
     def test_a_figure_that_is_no_number_is_refused(self):
         with pytest.raises(ValueError, match="finite"):
-            Reported(value=float("nan"), seen=True)
+            Reported(value=float("nan"), text="nan", seen=True)
+
+    @pytest.mark.parametrize("text", ["0.2", "", "=0.1", "about 0.1"])
+    def test_a_text_that_is_not_the_figure_is_refused(self, text: str):
+        with pytest.raises(ValueError, match=f"the text '{text}' does not say 0.1"):
+            Reported(value=0.1, text=text, seen=True)

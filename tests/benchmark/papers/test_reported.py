@@ -101,6 +101,22 @@ class TestShippedTables:
         assert {key: one.value for key, one in found.figures.items() if one.seen} == seen
         assert {key: one.value for key, one in found.figures.items() if not one.seen} == unverified
 
+    @pytest.mark.parametrize(
+        ("name", "id_", "texts"),
+        [
+            ("imagenet", "qkformer_10_384", ["16.47", "15.13", "78.80"]),
+            ("imagenet", "spike_driven_transformer_8_384", ["16.81", "3.90", "72.28"]),
+            ("imagenet", "spike_driven_transformer_8_512", ["29.68", "4.50", "74.57"]),
+            ("imagenet", "e_spikeformer_19m", ["19.0", "5.9", "79.8"]),
+            ("ade20k", "spike2former", ["34", "68.0", "46.3"]),
+            ("voc", "meta_spikeformer_15m-t1", ["17", "81.4", "58.1"]),
+        ],
+    )
+    def test_figures_have_the_digits_of_their_source(self, name: str, id_: str, texts: list[str]):
+        loaded = load_table(name)
+        (found,) = (loaded.reported(row) for row in loaded.rows if row.id == id_)
+        assert [one.text for one in found.figures.values()] == texts
+
     @pytest.mark.parametrize("name", ROWS)
     def test_builds_name_what_there_is(self, name: str):
         import timm
@@ -160,6 +176,20 @@ class TestATable:
         assert (found.time_steps, found.source, found.details) == (4, "a paper", {"size": "32x32"})
         assert isinstance(loaded.rows[0].build, ClassifierBuild)
 
+    @pytest.mark.parametrize("text", ["78.80", "17", "17.0", "0.10", "'3.90'", "0.0001"])
+    def test_figures_keep_the_digits_that_were_printed(self, write, text: str):
+        content = yaml.safe_dump(table(row(seen={"top1": 1.5}, unverified={}, note="1.5")))
+        loaded = load_table(write(content.replace("top1: 1.5", f"top1: {text}")))
+        found = loaded.reported(loaded.rows[0]).figures["top1"]
+        assert found.text == text.strip("'")
+        assert found.value == float(found.text)
+
+    def test_numbers_that_are_no_figures_stay_numbers(self, write):
+        build = {"backbone": "meta_spikeformer_nano", "num_classes": 10}
+        first = row(time_steps=4, build={**build, "arguments": {"norm_bias": 0.5, "depth": 2}})
+        loaded = load_table(write(table(first)))
+        assert loaded.rows[0].build.arguments == {"norm_bias": 0.5, "depth": 2}
+
     def test_a_rows_own_source_goes_before_the_tables(self, write):
         loaded = load_table(write(table(row(source="its own"), source="a paper")))
         assert loaded.reported(loaded.rows[0]).source == "its own"
@@ -177,6 +207,13 @@ class TestATable:
 BUILD = {"backbone": "meta_spikeformer_nano", "num_classes": 10}
 WRONG = {
     "no mapping": (["a"], "holds a list; expected the keys of a table"),
+    "key twice": ("title: a\ntitle: b\n", "is not YAML: the key 'title' comes twice"),
+    "figure twice": (
+        "title: a\nrows:\n- {id: a, seen: {top1: 1.0, top1: 2.0}}\n",
+        "is not YAML: the key 'top1' comes twice",
+    ),
+    "no figure": (table(row(seen={"top1": "high"})), "rows.0.seen.top1: Input should be a valid"),
+    "infinite": (table(row(seen={"top1": float("inf")})), "rows.0.seen.top1: Input should be"),
     "no YAML": ("a: [", "is not YAML: "),
     "key": (table(titel="x"), "unknown key 'titel'; did you mean 'title'?"),
     "key of a row": (table(row(modell="x")), "unknown key 'modell'; did you mean 'model'?"),

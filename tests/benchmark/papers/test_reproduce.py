@@ -75,11 +75,35 @@ class TestWithoutWeights:
             4.6 * found.measured["dense_gmacs"].value
         )
         assert found.energy_mj["rate-45nm"] == pytest.approx(found.energy_mj["dense-45nm"])
+        # the others would charge what random weights make of one image
+        assert found.energy_mj.keys() == {"rate-45nm", "dense-45nm"}
+        assert "random weights" in found.measured["energy_mj"].reason
         assert found.implied_rates == {}
         assert "timm" in not_here(found, "top1")
 
 
 class TestRowsThatCannotBeMeasured:
+    def test_weights_without_a_row_go_to_the_row_that_can_be_built(
+        self, write_table, weights: Path
+    ):
+        unknown = {**BUILD, "backbone": "none"}
+        table = write_table(row("unknown", build=unknown), row("good"))
+        unknown_row, good = reproduce(table, weights=[str(weights)], limit=1).rows
+        assert "unknown backbone 'none'" in not_here(unknown_row, "params_m")
+        assert good.measured["energy_mj"].status == "measured"
+
+    def test_wrong_estimators_are_said_before_any_work(
+        self, write_table, tmp_path: Path, monkeypatch
+    ):
+        def counted(*_: Any, **__: Any) -> None:
+            raise AssertionError
+
+        monkeypatch.setattr("benchmark.papers.counting.profile_operations", counted)
+        monkeypatch.setenv("SPIKEBENCH_ESTIMATORS", "none.yaml")
+        with pytest.raises(UserError, match=r"none\.yaml: cannot be read"):
+            reproduce(write_table(row("a")), work_dir=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
     def test_they_say_why_and_the_others_go_on(self, write_table):
         rows = [
             row("foreign", model="qkformer", build=None),
@@ -129,13 +153,19 @@ class TestWithWeights:
         assert record.images == "2 squares cut out of two photographs"
         assert (t1.energy_mj, t1.measured_rates) == ({}, {})
 
-    @pytest.mark.parametrize(("limit", "count"), [(None, 3), (2, 2)])
+    @pytest.mark.parametrize(
+        ("limit", "images"), [(None, "3 images"), (2, "2 images"), (1, "1 image")]
+    )
     def test_images_of_the_data_root_go_before(
-        self, write_table, weights: Path, photographs: Path, limit: int | None, count: int
+        self, write_table, weights: Path, photographs: Path, limit: int | None, images: str
     ):
         table = write_table(row("a"), data="photographs")
         record = reproduce(table, weights=[str(weights)], limit=limit)
-        assert record.images == f"{count} images of {photographs}"
+        assert record.images == f"{images} of {photographs}"
+
+    def test_a_single_image_is_called_one(self, write_table, weights: Path):
+        record = reproduce(write_table(row("a")), weights=[str(weights)], limit=1)
+        assert record.images == "1 square cut out of two photographs"
 
     def test_the_want_of_data_is_said(self, write_table, weights: Path):
         record = reproduce(write_table(row("a"), data="photographs"), weights=[str(weights)])
@@ -288,7 +318,7 @@ class TestModelsOfTasks:
     ):
         table = write_table(row("a", build=build), data="photographs")
         record = reproduce(table, weights=[str(weights)])
-        assert record.images == "1 random images, for want of data"
+        assert record.images == "1 random image, for want of data"
         assert record.rows[0].measured["energy_mj"].status == "measured"
 
 

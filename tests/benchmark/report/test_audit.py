@@ -17,11 +17,10 @@ from benchmark.report.audit import (
     form_tables,
     print_audit,
     rate_table,
-    read_audit,
     structural_name,
     write_audit,
 )
-from benchmark.results import RecordError
+from benchmark.results import RecordError, read_as
 from tests.benchmark.energy.reports import neurons, norm, operation, product, report
 
 STEM = operation("stem", "real", rate=1.0, encodes=True)
@@ -198,7 +197,7 @@ def test_files_hold_everything_and_come_back_from_the_record(record, tmp_path: P
         "firing_rates.csv",
         "firing_rates.png",
     ]
-    again = write_audit(read_audit(written[0]), tmp_path / "b")
+    again = write_audit(read_as(AuditRecord, written[0]), tmp_path / "b")
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in written]
 
 
@@ -269,7 +268,7 @@ def test_a_file_that_is_no_audit_is_one_clear_error(record, tmp_path: Path):
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "schema_version": 99}))
     with pytest.raises(RecordError, match=r"audit.json is not a result record of schema 1: schema"):
-        read_audit(path)
+        read_as(AuditRecord, path)
 
 
 def test_a_report_needs_no_torch_and_draws_only_when_asked():

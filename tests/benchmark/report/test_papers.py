@@ -67,7 +67,7 @@ def build_row(
             source=source,
             details=details or {},
             figures={
-                key: Reported(value=value, seen=key not in unverified)
+                key: Reported(value=float(value), text=str(value), seen=key not in unverified)
                 for key, value in figures.items()
             },
         ),
@@ -159,6 +159,30 @@ def test_reported_and_measured_stand_side_by_side():
     )
 
 
+@pytest.mark.parametrize("text", ["78.80", "3.90", "17", "17.0"])
+def test_a_reported_figure_keeps_its_digits_everywhere(tmp_path, text):
+    reported = {"params_m": "1.0", "energy_mj": text, "top1": text}
+    row = build_row(reported=reported, energy_mj={"dense-45nm": 1.0}, **IMPLIED)
+    shown = tables(row)
+    assert texts(shown[0])["top1_reported"] == text
+    assert [texts(table)["energy_mj_reported"] for table in shown] == [text] * 3
+    for table in shown:
+        assert f" {text} " in to_markdown(table, BASE)
+        assert f" {text} " in to_latex(table, BASE)
+    assert f">{text}</td>" in page(build_record(row), tmp_path)
+    line = lines(row, folder=tmp_path)["spikeformer-t4", "top1", "", ""]
+    assert line["reported"] == text
+
+
+def test_a_figure_seen_in_a_source_that_nobody_noted_says_so(tmp_path):
+    seen = build_row(source=None, unverified=("energy_mj",))
+    memory = build_row("other", source=None, unverified=("params_m", "energy_mj", "top1"))
+    [table] = tables(seen, memory)
+    assert table.numbered[-1] == "source not recorded"
+    assert texts(table, 0)["notes"] == str(len(table.numbered))
+    assert texts(table, 1)["notes"] == "–"
+
+
 @pytest.mark.parametrize(
     ("name", "reported", "value", "text"),
     [
@@ -245,6 +269,13 @@ def test_an_ann_is_named_and_implies_no_rate():
         "energy_mj_reported": "16.7",
         "estimated_mj_dense-45nm": "80.79",
     }
+    note = (
+        "ANN: counted with random weights, so only by estimators that charge every multiply-"
+        "accumulate, whatever it reads."
+    )
+    assert note in energies.notes
+    spiking = build_row(**IMPLIED, energy_mj={"exact-45nm": 1.0})
+    assert note not in tables(spiking)[2].notes
 
 
 def test_implied_rates_tell_which_form_can_be():
