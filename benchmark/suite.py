@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from benchmark.backbones import list_backbones
 from benchmark.overrides import apply_override, split_override
 from benchmark.registry import TASKS, unknown_name
+from benchmark.strict_yaml import StrictLoader
 from benchmark.task import ConfigError, Run, Task
 
 # Where a run computes and where its files lie does not change what is measured.
@@ -91,7 +92,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> tuple[Suite, dict[s
     if not path.is_file():
         raise ConfigError(f"no such suite: {path}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())
         raise ConfigError(f"{path} is not YAML: {line}") from None

@@ -45,11 +45,14 @@ class Layouts:
         self.whole = Layout(steps, images)
         self._known: dict[StorageKey, tuple[Layout, int]] = {}
         self._spikes: set[StorageKey] = set()
+        self._single: set[StorageKey] = set()
 
     def note_batch(self, batch: Any) -> None:
-        """Note what a batch holds, if it is a tensor of images, or begins with one."""
+        """Note what a batch holds, if it is a tensor of images, begins with one, or lists them."""
         if isinstance(batch, Mapping):
             batch = batch.get("inputs")
+        if isinstance(batch, list) and all(isinstance(x, Tensor) for x in batch):
+            self._single = {storage_of(x) for x in batch}
         elif isinstance(batch, tuple | list) and batch:
             batch = batch[0]
         if isinstance(batch, Tensor) and batch.dim() > 1 and len(batch) == self.whole.images:
@@ -84,6 +87,7 @@ class Layouts:
     def follow(self, func: Any, name: str, args: Sequence[Any], result: Any) -> None:
         """Note what becomes of samples in an operation; norms give their statistics as well."""
         output = next(tensors_in([result]), None)
+        self._follow_single(name, args, output)
         x = next((x for x in tensors_in(args) if self._knows(x)), None)
         if x is None or output is None or output.dim() == 0:
             return
@@ -103,6 +107,18 @@ class Layouts:
             self._note(output, self.whole if in_time and known else Layout())
         elif name in _REDUCTIONS:
             self._note(output, self._of_reduction(x, args))
+
+    def _follow_single(self, name: str, args: Sequence[Any], output: Tensor | None) -> None:
+        """Images that come one by one are normalised and padded, and then stacked."""
+        singles = [storage_of(x) in self._single for x in tensors_in(args)] if self._single else []
+        if output is None or not any(singles):
+            return
+        if name == "aten::stack":
+            first = len(args) == 1 or args[1] == 0
+            if all(singles) and first and len(singles) == self.whole.images:
+                self._note(output, Layout(images=self.whole.images))
+        elif sum(singles) == 1:
+            self._single.add(storage_of(output))
 
     def of_samples(self, *tensors: Tensor) -> Layout:
         """Of tensors that lie alike and whose first axis is samples, or several rows of each."""

@@ -125,6 +125,7 @@ class TestWhatIsWrong:
         ("content", "message"),
         [
             (b"name: [", "is not YAML: while parsing"),
+            (b"name: a\nname: b", "is not YAML: the key 'name' comes twice"),
             (b"\xff\xfe\x00", "is not YAML: "),
             (b"- a\n- b\n", "holds a list; expected the keys of a suite"),
             (b"", "holds a NoneType; expected the keys of a suite"),

@@ -268,3 +268,20 @@ def test_neurons_run_unseen_and_the_model_is_left_alone():
     model = nn.Sequential(LIF(), nn.Linear(3, 2))
     profile_operations(model, [spikes(2, 2, 3)])
     assert "forward" not in vars(model[0])
+
+
+def test_images_that_come_one_by_one():
+    """As detectors take them: a list, normalised and padded one by one, then stacked."""
+    images = [torch.zeros(3, 4, 4), torch.ones(3, 2, 4), torch.ones(3, 4, 2)]
+
+    def forward(self, inputs):
+        padded = [F.pad(x[[2, 1, 0]] / 2, (0, 4 - x.shape[2], 0, 4 - x.shape[1])) for x in inputs]
+        return self.conv(torch.stack(padded))
+
+    model = Call(forward, conv=nn.Conv2d(3, 2, 1))
+    for batch, run in (
+        (images, lambda m, x: m(x)),
+        ({"inputs": images}, lambda m, x: m(x["inputs"])),
+    ):
+        (row,) = profile_operations(model, [batch], forward=run, time_steps=1).rows
+        assert row.exact_std == pytest.approx(statistics.stdev([0, 3 * 8 * 2, 3 * 8 * 2]))

@@ -1,11 +1,12 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from benchmark.report import build_site
 from benchmark.report.page import pretty_json
-from benchmark.results import MissingResultsError
+from benchmark.results import MissingResultsError, find_records
 from tests.benchmark.report.pages import Page
 
 
@@ -162,3 +163,12 @@ def test_in_a_browser(browser, make_record, store, tmp_path):
         " && plot.querySelector('.main-svg').clientWidth <= plot.clientWidth"
     )
     WebDriverWait(browser, 5).until(lambda driver: driver.execute_script(fits))
+
+
+def test_the_published_records_make_a_page(tmp_path):
+    published = Path(__file__).parents[3] / "leaderboards" / "results"
+    text = build_site([published], tmp_path).read_text(encoding="utf-8")
+    for path, record in find_records(published):
+        assert record.status == "finished", path
+        assert not record.partial, path
+        assert record.key in text
