@@ -43,8 +43,11 @@ class Row:
     def add(self, meetings: Sequence[Tensor], layout: Layout) -> None:
         """Add what met by sample: pairs, and pairs weighed by the first and the second operand."""
         three = [*meetings, *[meetings[0]] * (3 - len(meetings))]
+        sums: dict[int, int] = {}  # where nothing is weighed, the three are one tensor
         for number, met in enumerate(three):
-            self._exact[number] += int(met.sum())
+            if id(met) not in sums:
+                sums[id(met)] = int(met.sum())
+            self._exact[number] += sums[id(met)]
         self._calls.append((three, layout))
 
     def end_pass(self, about: Pass) -> list[float] | None:
@@ -52,10 +55,12 @@ class Row:
         calls, self._calls = self._calls, []
         for operand in self.operands:
             operand.end_pass(about)
-        images = [
-            by_image([(three[number], layout) for three, layout in calls], about)
-            for number in range(3)
-        ]
+        pairs = by_image([(three[0], layout) for three, layout in calls], about)
+        images = [pairs]
+        for number in (1, 2):
+            alike = all(three[number] is three[0] for three, _ in calls)
+            weighed = [(three[number], layout) for three, layout in calls]
+            images.append(pairs if alike else by_image(weighed, about))
         for spread, one in zip(self.spreads, images, strict=True):
             spread.add(one)
         return images[self.charged]
@@ -112,7 +117,7 @@ def weighed(
     if operand.kind == "real":
         return [plain]
     weigh, unit = statistics.weighing(x)
-    return [plain, meetings(True) if weigh else plain * unit]
+    return [plain, meetings(True) if weigh else plain if unit == 1 else plain * unit]
 
 
 def weighed_pairs(
@@ -126,7 +131,10 @@ def weighed_pairs(
     found = [plain]
     for number, (operand, of, x) in enumerate(zip(operands, statistics, values, strict=True)):
         weigh, unit = (False, 1) if operand.kind == "real" else of.weighing(x)
-        found.append(meetings(number == 0, number == 1) if weigh else plain * unit)
+        if weigh:
+            found.append(meetings(number == 0, number == 1))
+        else:
+            found.append(plain if unit == 1 else plain * unit)
     return found
 
 

@@ -66,12 +66,14 @@ class TensorStatistics:
     def __init__(self, x: Tensor) -> None:
         self.elements = x.numel()
         self._tally: Tally | None = None
+        self._nonzeros = 0
         self._values: Values | None = None
         self._sums: dict[Hashable, Tensor] = {}
 
     def nonzeros(self, x: Tensor) -> int:
         """How many values of `x`, the tensor these statistics are of, are not zero."""
-        return int(self._counted(x).by_sample.sum())
+        self._counted(x)
+        return self._nonzeros
 
     def values(self, x: Tensor) -> Values:
         """The kind of the non-zero values of `x`."""
@@ -124,6 +126,7 @@ class TensorStatistics:
         if self._tally is None:
             maps = merged_axes(x)
             self._tally = tally(maps)
+            self._nonzeros = int(self._tally.by_sample.sum())
             if self._tally.by_position is not None:
                 self._sums[tuple(maps.shape), (1,), False] = self._tally.by_position
         return self._tally
