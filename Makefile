@@ -44,7 +44,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 		{ echo "error: $(PYTHON) is older than 3.11; name another: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "error: no venv; apt-get install python3-venv"; exit 1; }
 	@echo "setting up $(VENV): about 5.5 GB, some minutes"
-	$(PIP) --upgrade pip setuptools
+	$(PIP) --upgrade pip
 	$(PIP) -e '.[dev]'
 	@# mmcv asks for opencv-python, which needs a desktop's libGL; the headless build is the same module.
 	$(BIN)/python -m pip uninstall -q -y opencv-python

@@ -1,4 +1,7 @@
-"""Progress of long work: a Rich bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a Rich bar on a terminal, and a plain line now and then elsewhere.
+
+A run's log file has the lines in either case.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,12 @@ from rich.progress import Progress as Bar
 
 log = logging.getLogger("spikebench")
 
+FILE_LOG = logging.getLogger("spikebench-file")
+"""Where lines go that are for files alone, as a bar on the terminal shows the same."""
+FILE_LOG.setLevel(logging.INFO)
+FILE_LOG.propagate = False
+FILE_LOG.addHandler(logging.NullHandler())
+
 
 class Progress:
     """Progress towards `total` steps, used as a context manager.
@@ -19,7 +28,7 @@ class Progress:
     Args:
         title: what is being done.
         total: steps in all, or None where unknown.
-        every: seconds between two plain lines where the output is no terminal.
+        every: seconds between two plain lines.
     """
 
     def __init__(self, title: str, total: int | None, every: float = 10.0) -> None:
@@ -52,17 +61,20 @@ class Progress:
         self.done = self._first = done
         self._started = time.monotonic()
 
-    def update(self, done: int | None = None, **figures: float) -> None:
+    def update(self, done: int | None = None, **figures: float | str) -> None:
         """Set the steps done (one more by default), with figures to show beside them."""
         self.done = self.done + 1 if done is None else done
-        text = " ".join(f"{name}={value:.4g}" for name, value in figures.items())
+        text = " ".join(
+            f"{name}={value if isinstance(value, str) else format(value, '.4g')}"
+            for name, value in figures.items()
+        )
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self.done, figures=text)
-            return
         now = time.monotonic()
         if now - self._last >= self.every or self.done == self.total:
             self._last = now
-            log.info(" ".join(filter(None, (self._line(now), text))))
+            to = log if self._bar is None else FILE_LOG
+            to.info(" ".join(filter(None, (self._line(now), text))))
 
     def _line(self, now: float) -> str:
         of = "" if self.total is None else f"/{self.total}"
@@ -70,7 +82,7 @@ class Progress:
         steps = self.done - self._first
         if self.total is not None and steps > 0 and self.done < self.total:
             left = (now - self._started) / steps * (self.total - self.done)
-            line += f", {left:.0f} s left"
+            line += f", {_duration(left)} left"
         return line
 
     def __exit__(
@@ -81,3 +93,19 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _duration(seconds: float) -> str:
+    """As a person says it: `95 s`, then `2:05 min`, then `3:20:00 h`.
+
+    Example:
+        >>> _duration(94.6), _duration(125), _duration(12000)
+        ('95 s', '2:05 min', '3:20:00 h')
+    """
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"

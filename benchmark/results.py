@@ -47,11 +47,13 @@ class Metric(Strict):
         value: the figure, in `unit`; a figure that is not defined is left out, never nan.
         unit: "fraction" (0 to 1) unless said otherwise.
         higher_is_better: which way is up.
+        interval: low and high end of its 95 % interval over test images, where one was worked out.
     """
 
     value: float
     unit: str = "fraction"
     higher_is_better: bool = True
+    interval: tuple[float, float] | None = None
 
 
 class BackboneInfo(Strict):
@@ -87,10 +89,13 @@ class Record(Strict):
     Attributes:
         key: hash of the resolved configuration less paths and devices.
         protocol: the name of the configuration file the run was made from.
+        per_class: a figure of each class, by metric and the name of the class; a class that has
+            none, as it is in no test image, is left out.
         parameters: of the whole model (backbone, neck and heads).
         operations: the operation count of the model as coded, or None where the run failed.
         paper_operations: the same in the form that the papers' energies assume.
         energy_mj: energy per image in millijoules, by estimator id.
+        energy_by_part: the same of each part (backbone, neck, ...), by estimator id and part.
         measured_energy_mj: energy per image in millijoules that a meter read, by meter; empty
             where there is none.
         resumed: whether training went on from a checkpoint of an interrupted run.
@@ -110,10 +115,12 @@ class Record(Strict):
     dataset: DatasetInfo | None = None
     seed: int
     metrics: dict[str, Metric] = Field(default_factory=dict)
+    per_class: dict[str, dict[str, float]] = Field(default_factory=dict)
     parameters: int | None = None
     operations: OperationReport | None = None
     paper_operations: OperationReport | None = None
     energy_mj: dict[str, float] = Field(default_factory=dict)
+    energy_by_part: dict[str, dict[str, float]] = Field(default_factory=dict)
     measured_energy_mj: dict[str, float] = Field(default_factory=dict)
     checkpoint_sha256: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -11,17 +12,19 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmark.energy.estimators import energies, load_estimators
+from benchmark import distributed
+from benchmark.energy.estimators import energies, energies_by_part, load_estimators
 from benchmark.energy.operations import Form, OperationReport
 from benchmark.environment import commit, device_name, package_versions
 from benchmark.errors import UserError
 from benchmark.files import sha256
-from benchmark.progress import Progress
+from benchmark.progress import FILE_LOG, Progress
 from benchmark.results import Metric, Record, ResultStore
-from benchmark.suite import Suite, plan
+from benchmark.suite import Suite, plan, recorded_config
 from benchmark.task import Evaluation, Probe, Run, Task
 
 log = logging.getLogger("spikebench")
@@ -49,6 +52,9 @@ def run_suite(
 ) -> Outcome:
     """Run a suite; a failing run is recorded as failed while the others go on.
 
+    In a `benchmark.distributed.launched` block its processes do each run together: they train and
+    score, the main one decides what there is to do, counts operations and writes the record.
+
     Args:
         path: the suite's YAML file.
         work_dir: runs land in `work_dir/<suite>/<key>`.
@@ -56,27 +62,36 @@ def run_suite(
         limit: use only so many images of each split; the records are marked partial.
 
     Raises:
-        UserError: the suite or an override is wrong, or `work_dir` cannot be written.
+        UserError: the suite or an override is wrong, or `work_dir` cannot be written; or this
+            process failed in a run while others did not, which cannot go on without it.
         KeyboardInterrupt: Ctrl-C or SIGTERM; finished records are whole, and running again resumes.
     """
     suite, runs = plan(path, work_dir, overrides, limit)
     outcome = Outcome(work_dir / suite.name)
     load_estimators()  # one that is wrong is said before training, not after
-    _check_writable(outcome.folder)
+    processes = distributed.current()
+    processes.on_main(lambda: _check_writable(outcome.folder))
     store = ResultStore(outcome.folder)
     with _termination_as_interrupt():
         for number, (run, task) in enumerate(runs, 1):
             of = f"[{number}/{len(runs)}] {run.title}"
-            done = store.get(run.key)
-            if done is not None and done.status == "finished":
+            processes.begin(f"{number}-{run.key}")
+            if processes.from_main(partial(_is_finished, store, run.key)):
                 log.info("%s: finished before (%s)", of, store.path(run.key))
                 outcome.skipped.append(run.title)
                 continue
             log.info("%s: running in %s", of, run.folder)
             record = _recorded(run, task, suite)
-            store.put(record)
-            if record.status == "failed":
-                log.error("%s: failed: %s", of, record.error)
+            failure = None if record.error is None else processes.fail(record.error)
+            if failure is not None:
+                record = record.model_copy(update={"error": failure.reason})
+            alone = failure is not None and not failure.together
+            if processes.is_main or alone:
+                store.put(record)
+            if alone:
+                raise UserError(f"{run.title}: process {processes.rank} failed: {record.error}")
+            if failure is not None:
+                log.error("%s: failed: %s", of, failure.reason)
                 outcome.failed.append(run.title)
             else:
                 figures = ", ".join(f"{k} {m.value:.4f}" for k, m in record.metrics.items())
@@ -85,9 +100,16 @@ def run_suite(
     return outcome
 
 
+def _is_finished(store: ResultStore, key: str) -> bool:
+    done = store.get(key)
+    return done is not None and done.status == "finished"
+
+
 def _recorded(run: Run, task: Task, suite: Suite) -> Record:
     """Do one run; whatever goes wrong in it becomes its record."""
+    processes = distributed.current()
     run.folder.mkdir(parents=True, exist_ok=True)
+    devices = f"{processes.count} x " if processes.count > 1 else ""
     about: dict[str, Any] = {
         "key": run.key,
         "suite": run.suite,
@@ -96,41 +118,84 @@ def _recorded(run: Run, task: Task, suite: Suite) -> Record:
         "protocol": run.protocol,
         "seed": run.seed,
         "partial": run.limit is not None,
-        "config": run.config,
         "packages": package_versions(),
         "commit": commit(),
-        "device": device_name(),
+        "device": f"{devices}{device_name()}",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
-        with _log_to(run.folder / "run.log"):
+        about["config"] = recorded_config(run.config)
+        with _log_to(run.folder / "run.log" if processes.is_main else Path(os.devnull)):
             return Record(status="finished", **about, **_results(run, task, suite.profile_images))
     except Exception as error:
-        (run.folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+        trace = run.folder / ("error.log" if processes.is_main else f"error.{processes.rank}.log")
+        trace.write_text(traceback.format_exc(), encoding="utf-8")
         message = " ".join(str(error).split())
         if not isinstance(error, UserError):
-            message = f"{type(error).__name__}: {message} (see {run.folder / 'error.log'})"
+            message = f"{type(error).__name__}: {message} (see {trace})"
         return Record(status="failed", error=message, **about)
 
 
 def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
-    """Train, score and count: the fields of a record that only a finished run has."""
+    """Train, score and count: the fields of a record that only a finished run has.
+
+    In a process that is not the main one: none.
+    """
+    processes = distributed.current()
+    if processes.count > 1 and not getattr(task, "distributed", False):
+        raise UserError(
+            f"{run.task} runs in one process, and there are {processes.count}; "
+            "run its suite without torchrun or srun"
+        )
+    seconds: dict[str, float] = {}
+    resumed = any(run.folder.glob("*.pth")) or any(run.folder.glob("*.ckpt"))
+    with processes.group():
+        with _timed(seconds, "train"):
+            checkpoint = task.train(run)
+        with _timed(seconds, "evaluate"):
+            evaluation: Evaluation = task.evaluate(run, checkpoint)
+
+    def measured() -> dict[str, Any]:
+        with _timed(seconds, "profile"):
+            counted = _profile(run, task, checkpoint, evaluation, profile_images)
+        return {
+            **counted,
+            "dataset": evaluation.dataset,
+            "metrics": _metrics(run, task, evaluation),
+            "per_class": evaluation.per_class,
+            "checkpoint_sha256": sha256(checkpoint),
+            "resumed": resumed,
+            "wall_time_s": seconds,
+        }
+
+    return processes.on_main(measured) or {}
+
+
+def _profile(
+    run: Run, task: Task, checkpoint: Path, evaluation: Evaluation, profile_images: int
+) -> dict[str, Any]:
+    """The trained model's size, operations and energy."""
     from benchmark.energy.counter import until_counted
     from benchmark.energy.meters import measured_mj_per_image
 
-    seconds: dict[str, float] = {}
-    resumed = any(run.folder.glob("*.pth")) or any(run.folder.glob("*.ckpt"))
-    with _timed(seconds, "train"):
-        checkpoint = task.train(run)
-    with _timed(seconds, "evaluate"):
-        evaluation: Evaluation = task.evaluate(run, checkpoint)
-    with _timed(seconds, "profile"):
-        probe: Probe = task.probe(run, checkpoint)
-        images = min(profile_images, evaluation.dataset.test_samples)
-        forms = dict.fromkeys([*RECORDED_FORMS, *(one.form for one in load_estimators().values())])
-        reports = {form: _counted(run, probe, images, form) for form in forms}
-        batches = until_counted(probe.batches, images)
-        measured = measured_mj_per_image(probe.model, batches, probe.forward)
+    probe: Probe = task.probe(run, checkpoint)
+    images = min(profile_images, evaluation.dataset.test_samples)
+    forms = dict.fromkeys([*RECORDED_FORMS, *(one.form for one in load_estimators().values())])
+    reports = {form: _counted(run, probe, images, form) for form in forms}
+    batches = until_counted(probe.batches, images)
+    return {
+        "backbone": probe.backbone,
+        "parameters": sum(weight.numel() for weight in probe.model.parameters()),
+        "operations": reports["as-coded"],
+        "paper_operations": reports["paper"],
+        "energy_mj": energies(*reports.values()),
+        "energy_by_part": energies_by_part(*reports.values()),
+        "measured_energy_mj": measured_mj_per_image(probe.model, batches, probe.forward),
+    }
+
+
+def _metrics(run: Run, task: Task, evaluation: Evaluation) -> dict[str, Metric]:
+    """What was scored, with unit and direction, less what is no metric of the task."""
     specs = task.metrics
     if not specs.keys() & evaluation.metrics.keys():
         raise UserError(
@@ -138,21 +203,9 @@ def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
             f"expected metrics of {run.task}: {', '.join(specs)}"
         )
     return {
-        "backbone": probe.backbone,
-        "dataset": evaluation.dataset,
-        "metrics": {
-            name: Metric(value=value, **specs[name]._asdict())
-            for name, value in evaluation.metrics.items()
-            if name in specs
-        },
-        "parameters": sum(weight.numel() for weight in probe.model.parameters()),
-        "operations": reports["as-coded"],
-        "paper_operations": reports["paper"],
-        "energy_mj": energies(*reports.values()),
-        "measured_energy_mj": measured,
-        "checkpoint_sha256": sha256(checkpoint),
-        "resumed": resumed,
-        "wall_time_s": seconds,
+        name: Metric(value=value, interval=evaluation.intervals.get(name), **specs[name]._asdict())
+        for name, value in evaluation.metrics.items()
+        if name in specs
     }
 
 
@@ -200,9 +253,9 @@ def _log_to(path: Path) -> Iterator[None]:
     """Keep log lines and Python warnings of a run in a file; only ours go to the screen."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("spikebench", "py.warnings")]
+    loggers = [logging.getLogger("spikebench"), FILE_LOG, logging.getLogger("py.warnings")]
     logging.captureWarnings(True)
-    loggers[1].propagate = False
+    loggers[-1].propagate = False
     for logger in loggers:
         logger.addHandler(handler)
     try:
@@ -210,7 +263,7 @@ def _log_to(path: Path) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-        loggers[1].propagate = True
+        loggers[-1].propagate = True
         logging.captureWarnings(False)
         handler.close()
 

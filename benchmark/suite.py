@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from benchmark.backbones import list_backbones
+from benchmark.files import sha256
 from benchmark.overrides import apply_override, split_override
 from benchmark.registry import TASKS, unknown_name
 from benchmark.strict_yaml import StrictLoader
@@ -46,10 +48,16 @@ class BackboneEntry(_Strict):
 
 
 class TaskEntry(_Strict):
-    """A task and its configuration file, relative to the suite's file."""
+    """A task and its configuration file, relative to the suite's file.
+
+    Attributes:
+        backbone: what the backbone is called that the configuration builds itself, such as an ANN
+            baseline's; None where the suite's backbones are put in.
+    """
 
     task: str
     config: Path
+    backbone: str | None = Field(default=None, min_length=1)
 
 
 class Suite(_Strict):
@@ -61,10 +69,17 @@ class Suite(_Strict):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    backbones: list[BackboneEntry] = Field(min_length=1)
+    backbones: list[BackboneEntry] = Field(default=[])
     tasks: list[TaskEntry] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     profile_images: int = Field(default=64, ge=1)
+
+    @field_validator("tasks")
+    @classmethod
+    def _each_has_a_backbone(cls, tasks: list[TaskEntry], info: ValidationInfo) -> list[TaskEntry]:
+        if not info.data.get("backbones", True) and any(one.backbone is None for one in tasks):
+            raise ValueError("some have no backbone of their own, and the suite names none")
+        return tasks
 
     @field_validator("backbones", mode="before")
     @classmethod
@@ -139,6 +154,11 @@ def plan(
         work_dir: runs land in `work_dir/<suite>/<key>`.
         overrides: see `load_suite`.
         limit: use only so many images of each split.
+
+    Raises:
+        ConfigError: the suite or a configuration is wrong, or names initial weights that are not
+            there.
+        UnknownNameError: a key, task, backbone or override is unknown.
     """
     suite, of_tasks = load_suite(path, overrides)
     root = work_dir / suite.name
@@ -146,10 +166,15 @@ def plan(
     for entry in suite.tasks:
         task = TASKS.get(entry.task)()
         config_path = path.parent / entry.config
-        for backbone in suite.backbones:
+        own = None if entry.backbone is None else [BackboneEntry(name=entry.backbone)]
+        for backbone in own or suite.backbones:
             config = task.resolve(
                 config_path, backbone.name, backbone.arguments, of_tasks.get(entry.task, [])
             )
+            try:
+                protocol = _protocol(_with_weights(config, lambda _, digest: digest))
+            except ConfigError as error:
+                raise ConfigError(f"{config_path}: {error}") from None
             for seed in suite.seeds:
                 what = {
                     "task": entry.task,
@@ -158,7 +183,7 @@ def plan(
                     "seed": seed,
                     "limit": limit,
                     "profile_images": suite.profile_images,
-                    "config": _protocol(config),
+                    "config": protocol,
                 }
                 try:
                     text = json.dumps(what, sort_keys=True, separators=(",", ":"))
@@ -189,3 +214,48 @@ def _protocol(config: Any) -> Any:
     if isinstance(config, list | tuple):
         return [_protocol(value) for value in config]
     return config
+
+
+def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as records hold it: files of initial weights by name and SHA-256.
+
+    Such files are `load_from`, and `checkpoint` in any `init_cfg`.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    return _with_weights(config, lambda name, digest: {"file": name, "sha256": digest})
+
+
+def _with_weights(config: Mapping[str, Any], describe: Callable[[str, str], Any]) -> Any:
+    """The configuration with `describe(name, digest)` in place of each file of initial weights."""
+
+    def described(key: str, value: Any) -> Any:
+        if not isinstance(value, str) or not value:
+            return value
+        path = Path(value)
+        if not path.is_file():
+            raise ConfigError(f"{key} is {value!r}; there is no such file")
+        stat = path.stat()
+        return describe(path.name, _digest(path.absolute(), stat.st_mtime_ns, stat.st_size))
+
+    def walk(node: Any, initial: bool = False) -> Any:
+        if isinstance(node, list | tuple):
+            return [walk(value, initial) for value in node]
+        if not isinstance(node, dict):
+            return node
+        source = node.get("checkpoint") if initial else None
+        if isinstance(source, str) and "://" not in source:  # what MMEngine downloads is no file
+            node = {**node, "checkpoint": described("init_cfg.checkpoint", source)}
+        return {key: walk(value, initial=key == "init_cfg") for key, value in node.items()}
+
+    found = walk(dict(config))
+    if "load_from" in found:
+        found["load_from"] = described("load_from", found["load_from"])
+    return found
+
+
+@functools.lru_cache
+def _digest(path: Path, changed: int, size: int) -> str:
+    """The SHA-256 of a file, read once for each time that it changed."""
+    return sha256(path)

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from benchmark.datacheck import SplitCheck
 from benchmark.errors import UserError
 from benchmark.results import BackboneInfo, DatasetInfo
 
@@ -54,10 +56,19 @@ class Run:
 
 
 class Evaluation(NamedTuple):
-    """Metrics by name, at full precision, and what they are of."""
+    """Metrics by name, at full precision, and what they are of.
+
+    Attributes:
+        metrics: by name.
+        dataset: what they are of.
+        intervals: the 95 % interval, low and high end, of each metric that has one.
+        per_class: a figure of each class, by metric and the name of the class.
+    """
 
     metrics: dict[str, float]
     dataset: DatasetInfo
+    intervals: Mapping[str, tuple[float, float]] = MappingProxyType({})
+    per_class: Mapping[str, dict[str, float]] = MappingProxyType({})
 
 
 class Probe(NamedTuple):
@@ -130,6 +141,22 @@ class Task(ABC):
             f"task {type(self).__name__} has no sketch; "
             "its operations are counted on a run that was trained"
         )
+
+    def check_data(self, config: Path, overrides: Sequence[str]) -> list[SplitCheck]:
+        """Look through the data of a configuration file, before anything is trained on them.
+
+        Args:
+            config: the configuration file.
+            overrides: as in `resolve`.
+
+        Returns:
+            What was found in each split. Data that are not there are an error of their split.
+
+        Raises:
+            UserError: the task has no check of its data.
+            ConfigError: the file cannot be read, or an override names no key of it.
+        """
+        raise UserError(f"task {type(self).__name__} has no check of its data")
 
 
 class ConfigError(UserError, ValueError):

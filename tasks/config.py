@@ -25,6 +25,11 @@ def load_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing or wrong, or an override names no key of it.
     """
+    return overridden(read_config(path), overrides, path.name)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a configuration, bases included; arguments and errors as in `load_config`."""
     if not path.is_file():
         raise ConfigError(f"no such configuration: {path}")
     try:
@@ -32,7 +37,15 @@ def load_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} cannot be read: {type(error).__name__}: {reason}") from error
-    resolved = config.to_dict()
+    return config.to_dict()
+
+
+def overridden(config: dict[str, Any], overrides: Sequence[str], name: str) -> dict[str, Any]:
+    """Apply overrides to a configuration in place, and return it.
+
+    Raises:
+        ConfigError: an override names no key of the configuration `name`.
+    """
     for override in overrides:
-        apply_override(resolved, override, path.name)
-    return resolved
+        apply_override(config, override, name)
+    return config

@@ -8,6 +8,7 @@ import sys
 from benchmark.cli import (  # noqa: F401  each adds its verbs
     audit,
     backbones,
+    data,
     profile,
     reproduce,
     runs,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmark.cli.app import DataRoot, app, new_table, terminal
+
+if TYPE_CHECKING:
+    from benchmark.runner import Outcome
 
 leaderboard = typer.Typer(
     help="Build the leaderboard page.",
@@ -40,25 +43,49 @@ def run(
         typer.Option(min=1, help="Use only N images of each split; records are marked partial."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    launcher: Annotated[
+        str | None,
+        typer.Option(
+            help="Who started the processes that do each run together: none, pytorch (torchrun) or "
+            "slurm (srun); default pytorch under torchrun, else none."
+        ),
+    ] = None,
 ) -> None:
     """Run a suite, skipping what is finished and resuming what was interrupted; print its tables.
+
+    Detection and segmentation run in several processes, a device each, as
+    `torchrun --nproc-per-node 2 -m benchmark.cli run SUITE` or
+    `srun --ntasks 2 spikebench run SUITE --launcher slurm`; the batch size is that of a process.
 
     Exits with 1 if a run failed, 130 if interrupted.
     """
     if data_root is not None:
         os.environ["SPIKEBENCH_DATA"] = str(data_root)
     overrides = set_ or []
-    if dry_run:
-        _print_plan(suite, work_dir, overrides, limit)
-        return
-    from benchmark.report import print_tables, write_report
-    from benchmark.runner import run_suite
+    from benchmark.distributed import launched
 
-    try:
-        outcome = run_suite(suite, work_dir, overrides, limit)
-    except KeyboardInterrupt:
-        print("interrupted: finished records are whole; run again to go on", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with launched(launcher) as processes:
+        if dry_run:
+            processes.on_main(lambda: _print_plan(suite, work_dir, overrides, limit))
+            return
+        from benchmark.runner import run_suite
+
+        try:
+            outcome = run_suite(suite, work_dir, overrides, limit)
+        except KeyboardInterrupt:
+            if processes.is_main:
+                line = "interrupted: finished records are whole; run again to go on"
+                print(line, file=sys.stderr)
+            raise typer.Exit(130) from None
+        if processes.is_main:
+            _print_outcome(outcome)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    from benchmark.report import print_tables, write_report
+
     report = write_report(outcome.folder)
     print_tables(report.tables, terminal())
     for path in report.paths:
@@ -68,8 +95,6 @@ def run(
         f"runs: {len(outcome.finished)} finished, {len(outcome.skipped)} finished before, "
         f"{len(outcome.failed)} failed"
     )
-    if outcome.failed:
-        raise typer.Exit(1)
 
 
 def _print_plan(suite: Path, work_dir: Path, overrides: list[str], limit: int | None) -> None:

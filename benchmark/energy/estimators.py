@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -98,16 +98,60 @@ def energies(*reports: OperationReport) -> dict[str, float]:
         >>> round(energies(report)["rate-45nm"], 3)  # 1e9 * 2 * 0.2 additions at 0.9 pJ
         0.36
     """
+    return {
+        estimator.id: sum(energy_by_operation(report, estimator).values())
+        for estimator, report in _charged(reports)
+    }
+
+
+def energies_by_part(*reports: OperationReport) -> dict[str, dict[str, float]]:
+    """Energy per image of each part of a model by every estimator whose form was counted.
+
+    The part of an operation or layer of neurons is what its name begins with, up to the first dot:
+    `backbone`, `neck`, `roi_head`, ...; neurons and memory are charged to the part they are in.
+
+    Args:
+        reports: operation counts of one model, each in another form.
+
+    Returns:
+        Millijoules per image, summed over time steps, by estimator id and part, in the order of
+        execution; the parts of an estimator add up to what `energies` gives.
+
+    Raises:
+        ValueError: two reports are of one form.
+        EstimatorError: the estimators' data is not valid; see `load_estimators`.
+
+    Example:
+        >>> rows = [
+        ...     OperationRow(
+        ...         name=name, kind="linear", dense_macs=1e9, dense_macs_unpadded=1e9,
+        ...         value_kind="binary", rate=rate, exact_synaptic_operations=1e9 * rate,
+        ...     )
+        ...     for name, rate in (("neck.fc", 0.2), ("neck.out", 0.1), ("head", 0.5))
+        ... ]
+        >>> parts = energies_by_part(OperationReport(images=1, time_steps=1, rows=rows))
+        >>> {part: round(energy, 2) for part, energy in parts["rate-45nm"].items()}
+        {'neck': 0.27, 'head': 0.45}
+    """
+    parts: dict[str, dict[str, float]] = {}
+    for estimator, report in _charged(reports):
+        energy = parts.setdefault(estimator.id, {})
+        for name, millijoules in energy_by_operation(report, estimator).items():
+            part = name.partition(".")[0]
+            energy[part] = energy.get(part, 0.0) + millijoules
+    return parts
+
+
+def _charged(reports: Sequence[OperationReport]) -> Iterator[tuple[Estimator, OperationReport]]:
+    """The estimators whose form was counted, each with the report that it charges."""
     by_form: dict[Form, OperationReport] = {}
     for report in reports:
         if report.form in by_form:
             raise ValueError(f"two reports are of the form {report.form!r}; give one of each form")
         by_form[report.form] = report
-    return {
-        estimator.id: sum(energy_by_operation(by_form[estimator.form], estimator).values())
-        for estimator in load_estimators().values()
-        if estimator.form in by_form
-    }
+    for estimator in load_estimators().values():
+        if estimator.form in by_form:
+            yield estimator, by_form[estimator.form]
 
 
 def energy_by_operation(report: OperationReport, estimator: Estimator) -> dict[str, float]:

@@ -20,6 +20,7 @@ class Figure:
     Attributes:
         values: what the records hold.
         runs: how many records were asked; more than `len(values)` where some lack the figure.
+        interval: the 95 % interval of a single run's figure, where its record holds one.
 
     >>> Figure((0.25, 0.75), runs=2).mean
     0.5
@@ -27,6 +28,7 @@ class Figure:
 
     values: tuple[float, ...]
     runs: int = 1
+    interval: tuple[float, float] | None = None
 
     @property
     def mean(self) -> float:

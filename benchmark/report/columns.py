@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from benchmark.report.cells import MISSING, Cell, Figure, Marked, Spread
@@ -62,8 +62,11 @@ class Column:
             None if deviation is None else format(deviation * self.scale, spec)
         )
 
-    def text(self, cell: Cell) -> str:
-        """A cell in plain text, such as `77.20 ± 0.30 (3)` of three seeds."""
+    def text(self, cell: Cell, brief: bool = False) -> str:
+        """A cell in plain text, such as `77.20 ± 0.30 (3)` of three seeds.
+
+        A single run has its interval in brackets, as in `57.9 (55.1–60.4)`; not where `brief`.
+        """
         if cell is None:
             return MISSING
         if isinstance(cell, str):
@@ -71,14 +74,21 @@ class Column:
         if isinstance(cell, Marked):
             return cell.plain
         if isinstance(cell, Spread):
-            low, mid, high = (
-                self.shown(Figure((value,)))[0]
-                for value in (min(cell.values), cell.mid, max(cell.values))
-            )
-            return f"{mid} ({low}–{high})"
+            mid = self.shown(Figure((cell.mid,)))[0]
+            return f"{mid} ({self._range(min(cell.values), max(cell.values))})"
         mean, deviation = self.shown(cell)
         spread = "" if deviation is None else f" ± {deviation}"
-        return f"{mean}{spread} ({cell.count})" if cell.count else f"{mean}{spread}"
+        interval = "" if brief else self.interval(cell)
+        brackets = (f" ({part})" for part in (cell.count, interval) if part)
+        return f"{mean}{spread}{''.join(brackets)}"
+
+    def interval(self, cell: Cell) -> str:
+        """The ends of a figure's interval, such as `55.1–60.4`; empty where it has none."""
+        known = isinstance(cell, Figure) and cell.interval
+        return self._range(*known) if known else ""
+
+    def _range(self, *ends: float) -> str:
+        return "–".join(self.shown(Figure((end,)))[0] for end in ends)
 
 
 def significant(value: float) -> str:
@@ -155,19 +165,25 @@ def metric_columns(task: str, groups: Iterable[Group]) -> tuple[Column, ...]:
     # A metric in two units, or one called like another column, carries its unit in its key.
     once = [*(name for name, _ in pairs), *OWN_KEYS]
     return tuple(
-        _metric_column(
-            name if once.count(name) == 1 else f"{name}_{unit}", name, unit, higher, spec
-        )
+        metric_column(name if once.count(name) == 1 else f"{name}_{unit}", name, unit, higher, spec)
         for (name, unit), higher in ((pair, found[pair]) for pair in pairs)
     )
 
 
-def _metric_column(
-    key: str, name: str, unit: str, higher_is_better: bool, spec: TaskSpec
-) -> Column:
+def metric_column(key: str, name: str, unit: str, higher_is_better: bool, spec: TaskSpec) -> Column:
+    """The column of one metric in one unit; a fraction is shown in percent."""
+
     def value(record: Record) -> float | None:
         metric = record.metrics.get(name)
         return metric.value if metric and metric.unit == unit else None
+
+    measured = _measured(value)
+
+    def cell(group: Group) -> Cell:
+        figure = measured(group)
+        if not isinstance(figure, Figure) or len(group.sources) > 1:
+            return figure
+        return replace(figure, interval=group.first.metrics[name].interval)
 
     is_fraction = unit == "fraction"
     shown_unit = "%" if is_fraction else unit
@@ -175,7 +191,7 @@ def _metric_column(
     return Column(
         key=key,
         title=f"{title} ({shown_unit})" if shown_unit else title,
-        of=_measured(value),
+        of=cell,
         scale=100.0 if is_fraction else 1.0,
         decimals=spec.decimals if is_fraction else None,
         higher_is_better=higher_is_better,

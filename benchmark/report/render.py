@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SPREAD_NOTE = "Over several seeds: mean ± sample standard deviation (number of seeds)."
+INTERVAL_NOTE = (
+    "Of a single run, in brackets: the 95 % interval, by bootstrap over the test images."
+)
 EMPTY_NOTE = "No finished run."
 LONGEST_ERROR = 200
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -41,9 +44,9 @@ def failure_text(source: Source) -> str:
     return f"failed: {record.backbone_name}, {record.protocol}, seed {record.seed}: {reason}"
 
 
-def backbone_text(row: Row, column: Column) -> str:
-    """A cell in plain text; the backbone of a partial row is marked."""
-    text = column.text(row.cells[column.key])
+def backbone_text(row: Row, column: Column, brief: bool = False) -> str:
+    """A cell in plain text, without its interval where `brief`; a partial row is marked."""
+    text = column.text(row.cells[column.key], brief)
     return f"{text} (partial)" if column.key == "backbone" and row.partial else text
 
 
@@ -73,8 +76,7 @@ def to_markdown(table: Table, base: Path) -> str:
             for source in row.sources
         )
         lines.append(_markdown_row([*cells, *(links for _ in last)]))
-    if any(row.has_spread for row in table.rows):
-        lines += ["", SPREAD_NOTE]
+    lines += [line for note in _reading_notes(table) for line in ("", note)]
     if table.failures or table.superseded:
         lines.append("")
     for source in table.failures:
@@ -89,6 +91,13 @@ def to_markdown(table: Table, base: Path) -> str:
         notes = enumerate(map(_markdown_text, table.numbered), start=1)
         lines += ["", *(f"{number}. {note}" for number, note in notes)]
     return "\n".join(lines) + "\n"
+
+
+def _reading_notes(table: Table) -> list[str]:
+    """What the brackets of a table's figures mean."""
+    spread = any(row.has_spread for row in table.rows)
+    interval = any(row.has_interval for row in table.rows)
+    return [*([SPREAD_NOTE] if spread else []), *([INTERVAL_NOTE] if interval else [])]
 
 
 def _markdown_cell(row: Row, column: Column, record: Path | None, base: Path) -> str:
@@ -121,8 +130,9 @@ def to_csv(table: Table, base: Path) -> str:
     """All rows at full precision and in base units, failed runs with empty figures.
 
     A measured figure takes two fields: the mean over seeds and, with the suffix `_std`, its
-    sample standard deviation. A spread takes three: the median, and with the suffixes `_low` and
-    `_high` its range. A missing figure is an empty field. Paths are as seen from `base`. A text
+    sample standard deviation; a metric has two more, `_low` and `_high`, for the ends of its 95 %
+    interval. A spread takes three: the median, and with the suffixes `_low` and `_high` its range.
+    A missing figure is an empty field. Paths are as seen from `base`. A text
     that a spreadsheet would take for a formula has an apostrophe before it.
     """
     stream = io.StringIO()
@@ -150,10 +160,12 @@ def to_csv(table: Table, base: Path) -> str:
 
 
 _CSV_SUFFIXES = {"measured": ("", "_std"), "spread": ("", "_low", "_high")}
+_CSV_INTERVAL = ("_low", "_high")
 
 
 def _csv_names(column: Column) -> list[str]:
-    return [column.key + suffix for suffix in _CSV_SUFFIXES.get(column.kind, ("",))]
+    suffixes = _CSV_SUFFIXES.get(column.kind, ("",)) + _CSV_INTERVAL * column.of_metric
+    return [column.key + suffix for suffix in suffixes]
 
 
 def _csv_fields(column: Column, cell: Cell) -> list[str]:
@@ -162,8 +174,8 @@ def _csv_fields(column: Column, cell: Cell) -> list[str]:
     width = len(_csv_names(column))
     if not isinstance(cell, Figure):
         return [_csv_single(cell), *[""] * (width - 1)]
-    deviation = "" if cell.deviation is None else repr(cell.deviation)
-    return [repr(cell.mean), deviation][:width]
+    more = (cell.deviation, *(cell.interval or (None, None)))
+    return [repr(cell.mean), *("" if one is None else repr(one) for one in more)][:width]
 
 
 def _csv_single(cell: str | Marked | None) -> str:
@@ -218,8 +230,7 @@ def to_latex(table: Table, base: Path) -> str:
     if not table.rows:
         lines.append(rf"    \multicolumn{{{len(table.columns)}}}{{l}}{{{EMPTY_NOTE}}} \\")
     lines += [r"    \bottomrule", r"  \end{tabular}}"]
-    if any(row.has_spread for row in table.rows):
-        lines.append(rf"  \par\smallskip {_latex_text(SPREAD_NOTE)}")
+    lines += [rf"  \par\smallskip {_latex_text(note)}" for note in _reading_notes(table)]
     for source in table.failures:
         lines.append(f"  % record: {_one_line(relative(source.path, base))}")
         lines.append(rf"  \par\smallskip {_latex_text(failure_text(source))}")
@@ -321,7 +332,8 @@ def print_tables(
 ) -> None:
     """Print tables to a Rich console, each failed run once; empty tables are passed over.
 
-    Columns that do not fit give way; a line below the table names them.
+    Intervals are in files only. Columns that do not fit give way; a line below the table names
+    them.
 
     Args:
         tables: what to print.
@@ -338,7 +350,10 @@ def print_tables(
         notes = list(table.notes)
         notes += [f"({number}) {note}" for number, note in enumerate(table.numbered, start=1)]
         if table.rows:
-            texts = {c.key: [backbone_text(row, c) for row in table.rows] for c in table.columns}
+            texts = {
+                c.key: [backbone_text(row, c, brief=True) for row in table.rows]
+                for c in table.columns
+            }
             found = fit(table.columns, texts, console.width, hidden)
             console.print(_rich_table(table, found))
             if found.left_out:
@@ -376,4 +391,4 @@ def _rich_cell(row: Row, column: Column) -> Text:
 
     cell = row.cells[column.key]
     is_unverified = isinstance(cell, Marked) and not cell.verified
-    return Text(backbone_text(row, column), style="italic" if is_unverified else "")
+    return Text(backbone_text(row, column, brief=True), style="italic" if is_unverified else "")

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from benchmark.energy.estimators import load_estimators
 from benchmark.files import write_atomically
 from benchmark.report.cells import MISSING, Figure, Spread
 from benchmark.report.columns import Column
+from benchmark.report.details import record_details
 from benchmark.report.grouping import Group, Selection, Source, select
 from benchmark.report.page import page_template, pretty_json, sort_value
 from benchmark.report.render import SPREAD_NOTE, failure_text, relative
@@ -26,6 +27,7 @@ from benchmark.report.tables import (
     with_unique_names,
 )
 from benchmark.report.write import read_sources
+from benchmark.results import Record
 from benchmark.speed.record import SpeedRecord
 
 TITLE = "Spiking vision backbones"
@@ -42,12 +44,21 @@ class Link:
 
 @dataclass(frozen=True)
 class SiteCell:
-    """A table cell as the page shows it; `sort` is at full precision, empty where missing."""
+    """A table cell as the page shows it.
+
+    Attributes:
+        text: without the interval.
+        sort: at full precision, empty where missing.
+        kind: "text" or "number".
+        links: to the records of a figure.
+        interval: its ends, empty where there is none.
+    """
 
     text: str
     sort: str
     kind: str
     links: tuple[Link, ...] = ()
+    interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,16 @@ class Board:
     plot: dict[str, Any] | None = None
     undrawn: int = 0
     choice: str = "data set"
+
+
+class ShownRecord(NamedTuple):
+    """A record as the page shows it: details as tables with their cells, then all of it."""
+
+    anchor: str
+    name: str
+    about: str
+    details: list[tuple[Table, list[list[SiteCell]]]]
+    text: str
 
 
 def build_site(sources: list[Path], out: Path, title: str = TITLE) -> Path:
@@ -101,9 +122,16 @@ def build_site(sources: list[Path], out: Path, title: str = TITLE) -> Path:
         boards=boards,
         estimators=estimators,
         spread_note=SPREAD_NOTE,
+        has_interval=any(row.has_interval for row in rows),
         speeds=bool(speeds),
         records=[
-            (anchor, source.record.backbone_name, _about(source), _pretty_record(source))
+            ShownRecord(
+                anchor,
+                source.record.backbone_name,
+                _about(source),
+                _details(source),
+                _pretty_record(source),
+            )
             for anchor, source in shown.items()
         ],
         paths={anchor: relative(one.path, page.parent) for anchor, one in shown.items()},
@@ -193,9 +221,10 @@ def _best_first(row: Row, main: Column | None) -> tuple[str, float]:
 def _site_cell(column: Column, row: Row) -> SiteCell:
     cell = row.cells[column.key]
     return SiteCell(
-        text=column.text(cell),
+        text=column.text(cell, brief=True),
         sort=sort_value(column, cell),
         kind="text" if column.kind == "text" else "number",
+        interval=column.interval(cell),
         links=_links(row) if column.is_figure and isinstance(cell, Figure | Spread) else (),
     )
 
@@ -265,6 +294,14 @@ def _about(source: Source) -> str:
     steps = f"T = {record.backbone.time_steps}, " if record.backbone else ""
     dataset = record.dataset.name if record.dataset else "no data set"
     return f"{record.task}, {dataset}, {record.protocol}, {steps}seed {record.seed}"
+
+
+def _details(source: Source) -> list[tuple[Table, list[list[SiteCell]]]]:
+    tables = record_details(source.record) if isinstance(source.record, Record) else []
+    return [
+        (table, [[_site_cell(column, row) for column in table.columns] for row in table.rows])
+        for table in tables
+    ]
 
 
 def _pretty_record(source: Source) -> str:

@@ -42,6 +42,11 @@ class Row:
     id: str = ""
 
     @property
+    def has_interval(self) -> bool:
+        """Whether a figure of it has its 95 % interval."""
+        return any(isinstance(cell, Figure) and cell.interval for cell in self.cells.values())
+
+    @property
     def has_spread(self) -> bool:
         """Whether a figure of it is a mean over seeds."""
         return any(

@@ -18,14 +18,16 @@ NOT_IN_TERMINAL = frozenset(
         *("batch_size", "image_size", "latency_p95_s", "device"),
         *("working_memory_bytes", "memory_share"),
         *("energy_mj_rate-45nm", "energy_mj_lemaire-45nm"),
+        *("box_map_small", "box_map_medium", "box_map_large"),
+        *("mask_map_small", "mask_map_medium", "mask_map_large"),
     }
 )
 """Keys of columns that are in files only."""
 DISPENSABLE = (
-    *("protocol", "dataset", "dense_macs", "synaptic_operations", "parameters"),
+    *("protocol", "dense_macs", "synaptic_operations", "parameters"),
     *("dense_gmacs_dense", "measured_rates_dense", "implied_rates_dense"),
     *("dense_gmacs_as-coded", "dense_gmacs_paper", "dense_gmacs_measured", "notes"),
-    "energy_mj_dense-45nm",
+    *("dataset", "energy_mj_dense-45nm"),
 )
 """Keys of columns that give way, the first of them first, where a terminal is too narrow."""
 

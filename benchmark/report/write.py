@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from benchmark.files import write_atomically
 from benchmark.papers.record import Reproduction
+from benchmark.report.details import detail_tables
+from benchmark.report.grouping import select
 from benchmark.report.papers import file_stem, reproduction_tables
 from benchmark.report.papers_csv import reproduction_csv
 from benchmark.report.papers_page import reproduction_page
@@ -58,6 +60,8 @@ def read_sources(sources: list[Path]) -> Sources:
 def write_report(work_dir: Path, out: Path | None = None) -> Report:
     """Write every table of the records below `work_dir` as Markdown, CSV and LaTeX.
 
+    Figures of classes, and energies of parts of a model, are written as CSV only.
+
     Args:
         work_dir: a folder of records, or a record file.
         out: the folder for the tables; `work_dir/report` where none is given.
@@ -70,7 +74,9 @@ def write_report(work_dir: Path, out: Path | None = None) -> Report:
     work_dir = Path(work_dir)
     records, speeds = read_sources([work_dir])
     tables = [*make_tables(records), *([speed_table(speeds)] if speeds else [])]
-    tables = with_unique_names(tables)
+    details = detail_tables(select(records))
+    named = with_unique_names([*tables, *details])
+    tables, details = named[: len(tables)], named[len(tables) :]
     if out is None:
         out = (work_dir if work_dir.is_dir() else work_dir.parent) / "report"
     texts = {
@@ -80,6 +86,7 @@ def write_report(work_dir: Path, out: Path | None = None) -> Report:
     }
     shown = [table for table in tables if table.rows or table.failures or table.notes]
     whole = [to_markdown(table, out) for table in shown]
+    texts |= {out / f"{table.name}.csv": to_csv(table, out) for table in details}
     texts[out / "report.md"] = "\n".join(["# Results\n", *whole])
     for path, text in texts.items():
         write_atomically(path, text)

@@ -1,47 +1,34 @@
 # Semantic FPN on digit scenes, for CPUs.
-_base_ = ["../_base_/digit_scenes.py"]
-
-default_scope = "mmseg"
-custom_imports = dict(imports=["tasks.segmentation.registered"], allow_failed_imports=False)
+_base_ = [
+    "../_base_/models/semantic_fpn.py",
+    "../_base_/schedules/small.py",
+    "../_base_/mmseg.py",
+]
 
 max_epochs = 5
 width = 64
-norm_cfg = dict(type="BN", requires_grad=True)
+from_scratch = dict(norm_cfg=dict(type="BN"), initial_current=2.0)
 class_weight = [0.3] + [1.0] * 10  # six pixels in seven are background
 
 model = dict(
-    type="SpikingEncoderDecoder",
-    data_preprocessor=dict(
-        type="SegDataPreProcessor",
-        mean=[90.0] * 3,
-        std=[50.0] * 3,
-        size=(128, 128),
-        pad_val=0,
-        seg_pad_val=255,
-    ),
-    backbone=dict(type="SpikingBackbone", name="meta_spikeformer_nano", time_steps=1, min_stride=4),
-    neck=dict(type="FPN", out_channels=width, norm_cfg=norm_cfg),
+    data_preprocessor=dict(mean=[90.0] * 3, std=[50.0] * 3, bgr_to_rgb=False, size=(128, 128)),
+    backbone=dict(name="meta_spikeformer_nano", min_stride=4, one_per_stride=False),
+    neck=dict(out_channels=width, **from_scratch),
     decode_head=dict(
-        type="FPNHead",
         channels=width,
-        dropout_ratio=0.1,
         num_classes=11,
-        norm_cfg=norm_cfg,
-        align_corners=False,
-        loss_decode=dict(type="CrossEntropyLoss", class_weight=class_weight, loss_weight=1.0),
+        loss_decode=dict(class_weight=class_weight),
+        **from_scratch,
     ),
     auxiliary_head=dict(  # on the deepest level, where the class of a digit must be known
-        type="FCNHead",
-        in_channels=width,
+        type="SpikingFCNHead",
         channels=width,
         num_convs=1,
         num_classes=11,
-        norm_cfg=norm_cfg,
         align_corners=False,
         loss_decode=dict(type="CrossEntropyLoss", class_weight=class_weight, loss_weight=0.4),
+        **from_scratch,
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode="whole"),
 )
 
 train_pipeline = [
@@ -81,6 +68,11 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+log_processor = dict(by_epoch=True)
+default_hooks = dict(
+    logger=dict(type="LoggerHook", interval=50),
+    checkpoint=dict(type="PlainCheckpointHook"),
+)
 
 # Helpers above: without them an override of one is an error, and not without effect.
-del class_weight, max_epochs, norm_cfg, test_pipeline, train_pipeline, width
+del class_weight, from_scratch, max_epochs, test_pipeline, train_pipeline, width

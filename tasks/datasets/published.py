@@ -4,6 +4,10 @@
 - `coco/annotations/instances_{train,val}2017.json`, `coco/{train,val}2017/*.jpg`
 - `ade20k/{images,annotations}/{training,validation}/*.{jpg,png}`
 - `VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}`
+- `cityscapes/{leftImg8bit,gtFine}/{train,val}/<city>/*.png`
+- `bccd/annotations/instances_{train,val,test}.json`, `bccd/images/*.jpg`
+- `nuclei200/annotations/instances_{train,val}.json`, `nuclei200/images/{train,val}/*.png`,
+  `nuclei200/semantic/{train,val}/*.png`
 """
 
 from __future__ import annotations
@@ -45,15 +49,18 @@ class Published(NamedTuple):
             MissingDataError: one is not, or does not.
         """
         for path in paths:
-            if not path.exists():
-                found = "not there"
-            elif path.is_dir() and next(path.iterdir(), None) is None:
-                found = "empty"
-            else:
-                continue
-            raise MissingDataError(
-                f"{self.title} is missing: {path.absolute()} is {found}; {self.remedy}"
-            )
+            found = missing(path)
+            if found is not None:
+                raise MissingDataError(
+                    f"{self.title} is missing: {path.absolute()} is {found}; {self.remedy}"
+                )
+
+
+def missing(path: Path) -> str | None:
+    """What is wrong with a path: "not there", or "empty" where it is a folder; None if nothing."""
+    if not path.exists():
+        return "not there"
+    return "empty" if path.is_dir() and next(path.iterdir(), None) is None else None
 
 
 IMAGENET = Published(
@@ -76,8 +83,37 @@ ADE20K = Published(
 VOC2012 = Published(
     "Pascal VOC 2012",
     "VOCdevkit/VOC2012",
-    "unpack http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "unpack http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar, which "
+    "makes VOCdevkit/VOC2012,",
 )
+CITYSCAPES = Published(
+    "Cityscapes",
+    "cityscapes",
+    "get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
+    "https://www.cityscapes-dataset.com/downloads, unpack them into cityscapes and make its "
+    "*_gtFine_labelTrainIds.png with csCreateTrainIdLabelImgs of the package cityscapesscripts,",
+)
+BCCD = Published(
+    "BCCD",
+    "bccd",
+    "get https://github.com/Shenggan/BCCD_Dataset, put its images into bccd/images and its boxes, "
+    "in COCO's format, into bccd/annotations/instances_{train,val,test}.json",
+)
+NUCLEI = Published(
+    "Nuclei (BBBC038, Data Science Bowl 2018)",
+    "nuclei200",
+    "get stage1_train from https://bbbc.broadinstitute.org/BBBC038, put its images into "
+    "nuclei200/images/{train,val}, its masks, in COCO's format, into "
+    "nuclei200/annotations/instances_{train,val}.json and its label maps (1 is nucleus) into "
+    "nuclei200/semantic/{train,val}",
+)
+PUBLISHED = (IMAGENET, COCO, ADE20K, VOC2012, CITYSCAPES, BCCD, NUCLEI)
+
+
+def published_at(path: Path) -> Published | None:
+    """The published data set that `path` is, or would be, a part of; None for any other."""
+    absolute = path.absolute()
+    return next((one for one in PUBLISHED if absolute.is_relative_to(one.folder.absolute())), None)
 
 
 def evenly_spread(count: int, limit: int | None) -> list[int]:

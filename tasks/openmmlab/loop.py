@@ -3,43 +3,70 @@
 from __future__ import annotations
 
 import contextlib
-import copy
+import logging
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
+from mmengine.dist import all_reduce, is_distributed
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, DefaultScope
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.utils import import_modules_from_strings
 
+from benchmark import distributed
 from benchmark.backbones.weights import load_weights
 from benchmark.progress import Progress
 from benchmark.results import DatasetInfo
-from benchmark.task import MissingDataError, Probe, Run
-from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
+from benchmark.task import Evaluation, MissingDataError, Probe, Run
+from tasks.checkpoints import latest_checkpoint
+from tasks.openmmlab.check_data import require_sound_data
+from tasks.openmmlab.checkpoints import SafeRunner, bare
+from tasks.openmmlab.data import dataset_info, leaves, located, require_files
+from tasks.openmmlab.precision import fit_precision
+from tasks.openmmlab.resuming import ResumeIterationsHook, find_resumption, resume
 from tasks.openmmlab.sketch import backbone_info
+
+log = logging.getLogger("spikebench")
 
 
 def train(run: Run) -> Path:
     """Train from the last whole checkpoint in the run's folder to the end; the final checkpoint.
 
+    In several processes (`benchmark.distributed`) the batch size is that of each; the loss that is
+    shown and logged is their mean.
+
     Raises:
         MissingDataError: the data of training or of testing is not there.
-        WeightsError: the checkpoint to resume from is truncated.
+        DatasetError: something is wrong with it.
+        WeightsError: the checkpoint to resume from is truncated, or that of `load_from` cannot be
+            read or has nothing that fits.
+        UserError: the checkpoint to resume from is of another number of processes.
     """
+    processes = distributed.current()
     config = _config(run)
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
-    checkpoint = resumable_checkpoint(run.folder)
-    if checkpoint is not None:
-        config.load_from, config.resume = str(checkpoint), True
-    with _runner(config) as runner, _ProgressHook(run.title) as hook:
-        runner.register_hook(hook, priority="LOW")
+    found = processes.from_main(lambda: find_resumption(run.folder, processes.count))
+    config.train_dataloader.setdefault(
+        "worker_init_fn",
+        {
+            "type": "seed_worker",
+            "rank": processes.rank,
+            "iteration": 0 if found is None else found.iteration,
+        },
+    )
+    if found is not None:
+        resume(config, found, run.seed, processes.rank)
+    with _runner(config) as runner, _ProgressHook(run.title) as progress:
+        runner.register_hook(_MeanLossHook(), priority="HIGHEST")
+        runner.register_hook(ResumeIterationsHook())
+        runner.register_hook(progress, priority="LOW")
         runner.train()
-    final = latest_checkpoint(run.folder)
+    final = processes.from_main(lambda: latest_checkpoint(run.folder))
     if final is None:
         raise RuntimeError(
             f"training left no checkpoint in {run.folder}; default_hooks.checkpoint saves none"
@@ -47,24 +74,40 @@ def train(run: Run) -> Path:
     return final
 
 
-def test(run: Run, checkpoint: Path) -> tuple[dict[str, float], DatasetInfo]:
-    """Score a checkpoint on the test split: metrics by name, and what they are of.
+def evaluate(run: Run, checkpoint: Path) -> Evaluation:
+    """Score a checkpoint on the test split.
 
-    The training split need not be there: weights may have been trained elsewhere.
+    The training split need not be there: weights may have been trained elsewhere. In several
+    processes each scores its share of the images, and the main one has the whole.
 
     Raises:
         MissingDataError: the data of testing is not there.
+        DatasetError: something is wrong with it.
+        WeightsError: the checkpoint is missing, truncated, or of another model.
     """
-    with _testing(run, checkpoint) as runner, _ProgressHook(f"{run.title} test") as hook:
-        runner.register_hook(hook, priority="LOW")
+    with _testing(run, checkpoint) as runner, _ProgressHook(f"{run.title} test") as progress:
+        runner.register_hook(_CollectionHook(run.folder / ".collected"))
+        runner.register_hook(progress, priority="LOW")
         metrics = runner.test()
         scored = runner.test_dataloader.dataset
+        name, split = dataset_info(scored)
         dataset = DatasetInfo(
-            name=scored.metainfo.get("name", type(scored).__name__),
-            split=getattr(scored, "split", "test"),
+            name=name,
+            split=split,
             train_samples=_train_samples(_config(run)),
             test_samples=len(scored),
         )
+        intervals: dict[str, tuple[float, float]] = {}
+        per_class: dict[str, dict[str, float]] = {}
+        for metric in runner.test_evaluator.metrics:
+            intervals |= getattr(metric, "intervals", {})
+            per_class |= getattr(metric, "per_class", {})
+    return Evaluation(dict(metrics), dataset, intervals, per_class)
+
+
+def test(run: Run, checkpoint: Path) -> tuple[dict[str, float], DatasetInfo]:
+    """The figures of `evaluate` alone: metrics by name, and what they are of."""
+    metrics, dataset, *_ = evaluate(run, checkpoint)
     return metrics, dataset
 
 
@@ -77,8 +120,9 @@ def probe(run: Run, checkpoint: Path) -> Probe:
 
 def _config(run: Run) -> Config:
     """The run's configuration with what depends on the run and not on the protocol."""
-    config = Config(run.config)
-    import_modules_from_strings(**config.custom_imports)
+    config = Config(located(run.config))
+    if config.get("custom_imports"):
+        import_modules_from_strings(**config.custom_imports)
     config.work_dir = str(run.folder)
     # MMEngine keeps one logger, scope and visualizer for each name in a process
     config.experiment_name = f"{run.key}-{uuid.uuid4().hex[:8]}"
@@ -90,47 +134,63 @@ def _config(run: Run) -> Config:
     }
     for loader in (config.train_dataloader, config.test_dataloader):
         if run.limit is not None:
-            loader.dataset.indices = run.limit
+            for _, dataset in leaves(loader.dataset):
+                dataset["indices"] = run.limit
+    hooks = config.get("default_hooks") or {}
+    saves = hooks.get("checkpoint") or {"type": "CheckpointHook", "interval": 1}
+    if saves["type"] == "CheckpointHook":  # stock files have it; ours reads no other's checkpoints
+        config.default_hooks = {**hooks, "checkpoint": {**saves, "type": "PlainCheckpointHook"}}
+    if config.get("optim_wrapper"):
+        fit_precision(config)
+    if is_distributed():
+        _distribute(config)
     return config
+
+
+def _distribute(config: Config) -> None:
+    """Have the processes of a group train and test together."""
+    config.launcher = "pytorch"
+    if torch.cuda.is_available():
+        return
+    wrapper = {
+        "type": "MMDistributedDataParallel",
+        "broadcast_buffers": False,
+        "find_unused_parameters": config.get("find_unused_parameters", False),
+        **(config.get("model_wrapper_cfg") or {}),
+    }
+    config.model_wrapper_cfg = {**wrapper, "device_ids": None}  # MMEngine would take a CUDA device
+    if config.get("sync_bn"):
+        log.warning("sync_bn=%r needs CUDA; each process has its own statistics", config.sync_bn)
+        config.sync_bn = None
 
 
 def _train_samples(config: Config) -> int | None:
     """Images to train on; None where the weights were trained elsewhere and none are here."""
     try:
-        return len(DATASETS.build(config.train_dataloader.dataset))
+        for key, described in leaves(config.train_dataloader.dataset):
+            require_files(described, key)
     except MissingDataError:
         return None
+    return len(DATASETS.build(config.train_dataloader.dataset))
 
 
 @contextlib.contextmanager
 def _runner(config: Config) -> Iterator[Runner]:
     """A Runner that says what it has to say in `mmengine.log`, not on the screen."""
-    log = Path(config.work_dir) / "mmengine.log"
+    processes = distributed.current()
+    file = Path(config.work_dir) / "mmengine.log" if processes.is_main else Path(os.devnull)
     with (
-        log.open("a", encoding="utf-8") as stream,
+        file.open("a", encoding="utf-8") as stream,
         contextlib.redirect_stdout(stream),  # what MMEngine, MMDetection and pycocotools print
         DefaultScope.overwrite_default_scope(config.default_scope),
     ):
-        _look_at_data(config)
-        runner = Runner.from_cfg(config)
+        with processes.main_first():  # some data are made when they are first looked at
+            require_sound_data(config.to_dict())
+        runner = SafeRunner.from_cfg(config)
         try:
             yield runner
         finally:
             runner.visualizer.close()
-
-
-def _look_at_data(config: Config) -> None:
-    """Find out what is missing before the model is built."""
-    for split in ("train", "test"):
-        loader = config.get(f"{split}_dataloader")
-        if loader is None:
-            continue
-        described = copy.deepcopy(loader.dataset)
-        kind = DATASETS.get(described.type)
-        if isinstance(kind, type) and issubclass(kind, BaseDataset):
-            # to read all annotations of a training split takes long, and the runner does it again
-            described.lazy_init = split == "train"
-            DATASETS.build(described)
 
 
 @contextlib.contextmanager
@@ -142,8 +202,31 @@ def _testing(run: Run, checkpoint: Path) -> Iterator[Runner]:
     config.pop("optim_wrapper")
     config.pop("param_scheduler", None)
     with _runner(config) as runner:
-        load_weights(runner.model, checkpoint)
+        load_weights(bare(runner.model), checkpoint)
         yield runner
+
+
+class _MeanLossHook(Hook):
+    """Makes the loss that other hooks see the mean over all processes, as the gradient is."""
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if runner.world_size > 1:
+            outputs["loss"] = outputs["loss"].detach().clone()
+            all_reduce(outputs["loss"], op="mean")
+
+
+class _CollectionHook(Hook):
+    """Has metrics exchange results below the run's folder, and not where the command was given."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def before_test(self, runner: Runner) -> None:
+        for metric in runner.test_evaluator.metrics:
+            if metric.collect_device == "cpu":
+                metric.collect_dir = str(self._folder)
 
 
 class _ProgressHook(Hook):
@@ -160,18 +243,24 @@ class _ProgressHook(Hook):
     def __exit__(self, *failure: Any) -> None:
         self._stack.close()
 
-    def _start(self, total: int) -> Progress:
-        self._progress = self._stack.enter_context(Progress(self._title, total))
-        return self._progress
+    def _start(self, total: int) -> None:
+        if distributed.current().is_main:
+            self._progress = self._stack.enter_context(Progress(self._title, total))
 
     def before_train(self, runner: Runner) -> None:
-        self._start(runner.max_iters).start_at(runner.iter)
+        self._start(runner.max_iters)
+        if self._progress is not None:
+            self._progress.start_at(runner.iter)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        assert self._progress is not None
-        self._progress.update(runner.iter + 1, loss=float(outputs["loss"]))
+        if self._progress is None:
+            return
+        epoch = {}
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            epoch["epoch"] = f"{runner.epoch + 1}/{runner.max_epochs}"
+        self._progress.update(runner.iter + 1, **epoch, loss=float(outputs["loss"]))
 
     def before_test(self, runner: Runner) -> None:
         self._start(len(runner.test_dataloader))
@@ -179,5 +268,5 @@ class _ProgressHook(Hook):
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        assert self._progress is not None
-        self._progress.update(batch_idx + 1)
+        if self._progress is not None:
+            self._progress.update(batch_idx + 1)

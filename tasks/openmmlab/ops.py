@@ -1,16 +1,18 @@
-"""A stand-in for `mmcv._ext`, the compiled half of mmcv, on torchvision's kernels.
+"""A stand-in for `mmcv._ext`, the compiled half of mmcv, on torchvision's kernels and PyTorch.
 
 `mmcv-lite` is mmcv without `mmcv._ext`; `import mmcv.ops`, and with it `import mmdet.models`, fails
 there. `tasks.openmmlab.extension` adds an import finder that provides the module from here:
 
 - `nms`, `roi_align_forward` and `roi_align_backward` run on torchvision, which is what Mask R-CNN
   needs to train and to evaluate;
+- `sigmoid_focal_loss_forward` and `sigmoid_focal_loss_backward`, which RetinaNet trains with where
+  there is a GPU, are written in PyTorch;
 - every other op is present, because mmcv asserts on the names at import, and raises
   NotImplementedError when it is called.
 
 An op here has the name, the arguments and the buffers that mmcv's Python code calls it with.
 Numbers narrower than 32 bits are computed in float32, on every device: torchvision's CPU kernels
-take no bfloat16, and its `nms` no half precision either.
+take no bfloat16, and its `nms` no half precision either; a focal loss needs the precision.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any, NoReturn
 import torch
 import torchvision
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from tasks.openmmlab.extension import EXTENSION
 
@@ -34,6 +37,8 @@ def stand_in() -> dict[str, Any]:
         nms,
         roi_align_forward,
         roi_align_backward,
+        sigmoid_focal_loss_forward,
+        sigmoid_focal_loss_backward,
         get_compiler_version,
         get_compiling_cuda_version,
     )
@@ -164,6 +169,51 @@ def roi_align_backward(
     )
 
 
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Focal loss of every sample and class, each class a binary decision of its own.
+
+    With p = sigmoid(input), it is -alpha (1 - p)^gamma log(p) for the class of the sample and
+    -(1 - alpha) p^gamma log(1 - p) for the others (Lin et al., ICCV 2017, arXiv 1708.02002).
+
+    Args:
+        input: Logits, of shape `(N, classes)`.
+        target: The class of each sample, int64 of shape `(N,)`; one that is none of 0 to
+            classes - 1, such as MMDetection's background, is of no class.
+        weight: A factor for the samples of each class, of shape `(classes,)`, where every sample
+            has one; or empty.
+        output: Receives the loss, of the shape of `input`.
+        gamma: Exponent, at least 0, that weighs down what is decided well.
+        alpha: Weight of the class of the sample, between 0 and 1.
+    """
+    x = input.to(_compute_dtype(input))
+    p, log_p, log_not_p = x.sigmoid(), logsigmoid(x), logsigmoid(-x)
+    of_class = -alpha * (1 - p) ** gamma * log_p
+    of_other = -(1 - alpha) * p**gamma * log_not_p
+    output.copy_(_by_class(of_class, of_other, target, weight))
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """The derivative of `sigmoid_focal_loss_forward`, each loss by its own logit.
+
+    Args:
+        input: As in `sigmoid_focal_loss_forward`, as are the arguments that are not listed.
+        target: The class of each sample.
+        weight: A factor for the samples of each class, or empty.
+        grad_input: Receives the derivative, of the shape of `input`.
+        gamma: Exponent.
+        alpha: Weight of the class of the sample.
+    """
+    x = input.to(_compute_dtype(input))
+    p, log_p, log_not_p = x.sigmoid(), logsigmoid(x), logsigmoid(-x)
+    of_class = -alpha * (1 - p) ** gamma * (1 - p - gamma * p * log_p)
+    of_other = (1 - alpha) * p**gamma * (p - gamma * (1 - p) * log_not_p)
+    grad_input.copy_(_by_class(of_class, of_other, target, weight))
+
+
 def get_compiler_version() -> str:
     """Return what mmcv's environment report prints where there is no compiler, `"n/a"`."""
     return "n/a"
@@ -179,6 +229,13 @@ def _compute_dtype(*tensors: Tensor) -> torch.dtype:
     return reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
 
 
+def _by_class(of_class: Tensor, of_other: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Take one value for the class of a sample and the other elsewhere, and weigh the samples."""
+    classes = torch.arange(of_class.shape[1], device=target.device)
+    taken = torch.where(target[:, None] == classes, of_class, of_other)
+    return taken * weight.to(taken.dtype)[target][:, None] if len(weight) else taken
+
+
 def _require_average(op: str, pool_mode: int) -> None:
     if pool_mode == MAX_POOLING:
         raise NotImplementedError(
@@ -190,15 +247,15 @@ def _require_average(op: str, pool_mode: int) -> None:
 
 
 def _missing_op(name: str) -> Callable[..., NoReturn]:
-    """Stand for an op that torchvision has no kernel for; the module's `__getattr__`."""
+    """Stand for an op that is missing here; the module's `__getattr__`."""
     # What asks for a private name is Python probing the module, not mmcv after an op.
     if name.startswith("_"):
         raise AttributeError(f"module {EXTENSION!r} has no attribute {name!r}")
 
     def missing(*args: object, **kwargs: object) -> NoReturn:
         raise NotImplementedError(
-            f"the mmcv op {name!r} needs compiled code, which mmcv-lite lacks and torchvision "
-            "does not replace; install a compiled mmcv in place of mmcv-lite"
+            f"the mmcv op {name!r} needs compiled code, which mmcv-lite lacks and nothing "
+            "here replaces; install a compiled mmcv in place of mmcv-lite"
         )
 
     missing.__name__ = missing.__qualname__ = name

@@ -44,13 +44,14 @@ def sketch(config: Mapping[str, Any]) -> Probe:
 
 
 def backbone_info(model: Any, config: Mapping[str, Any]) -> BackboneInfo:
-    """Which backbone a detector or segmentor has."""
-    adapter, described = model.backbone, config["model"]["backbone"]
+    """Which backbone a detector or segmentor has: a spiking one, or a stock one (an ANN)."""
+    backbone, described = model.backbone, config["model"]["backbone"]
+    own = {key: value for key, value in described.items() if key not in ("type", "init_cfg")}
     return BackboneInfo(
-        name=described["name"],
-        arguments=described["arguments"],
-        time_steps=adapter.time_steps,
-        parameters=sum(weight.numel() for weight in adapter.parameters()),
+        name=described.get("name", described["type"]),
+        arguments=described["arguments"] if "name" in described else own,
+        time_steps=getattr(backbone, "time_steps", 1),
+        parameters=sum(weight.numel() for weight in backbone.parameters()),
     )
 
 

@@ -6,8 +6,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.backbones import list_backbones
+from benchmark.datacheck import SplitCheck
+from benchmark.registry import unknown_name
 from benchmark.task import ConfigError, Evaluation, Probe, Run, Task
-from tasks.config import load_config
+from tasks.config import overridden, read_config
+
+_RUNNER_KEYS = frozenset(
+    {
+        "auto_scale_lr",
+        "compile",
+        "custom_hooks",
+        "custom_imports",
+        "data_preprocessor",
+        "default_hooks",
+        "default_scope",
+        "env_cfg",
+        "find_unused_parameters",
+        "load_from",
+        "log_level",
+        "log_processor",
+        "model",
+        "model_wrapper_cfg",
+        "optim_wrapper",
+        "param_scheduler",
+        "sync_bn",
+        *(
+            f"{split}_{part}"
+            for split in ("train", "val", "test")
+            for part in ("cfg", "dataloader")
+        ),
+        "test_evaluator",
+        "val_evaluator",
+    }
+)
+"""What MMEngine's Runner reads of a configuration, less what a run decides."""
 
 
 class OpenMMLabTask(Task):
@@ -16,15 +49,24 @@ class OpenMMLabTask(Task):
     def resolve(
         self, config: Path, backbone: str, arguments: Mapping[str, Any], overrides: Sequence[str]
     ) -> dict[str, Any]:
-        resolved = load_config(config, overrides)
+        read = read_config(config)
+        resolved = overridden(_without_helpers(read), overrides, config.name)
         model = resolved.get("model")
         described = model.get("backbone") if isinstance(model, dict) else None
         kind = described.get("type") if isinstance(described, dict) else described
-        if not isinstance(described, dict) or kind != "SpikingBackbone":
-            raise ConfigError(
-                f"{config}: model.backbone.type is {kind!r}; "
-                "expected 'SpikingBackbone', which takes any registered backbone"
-            )
+        registered = list_backbones()
+        if kind == "SpikingBackbone" and backbone not in registered:
+            raise unknown_name("backbone", backbone, registered)
+        if not isinstance(described, dict) or kind is None:
+            raise ConfigError(f"{config}: model.backbone is {described!r}; expected a dictionary")
+        if kind != "SpikingBackbone":
+            if backbone in registered or arguments:
+                raise ConfigError(
+                    f"{config}: model.backbone.type is {kind!r}, not 'SpikingBackbone', which "
+                    f"takes any registered backbone; a suite names what this one is: {{task: ..., "
+                    f"config: ..., backbone: {str(kind).lower()}}}"
+                )
+            return resolved
         described["name"] = backbone
         described["arguments"] = {**(described.get("arguments") or {}), **arguments}
         return resolved
@@ -49,3 +91,22 @@ class OpenMMLabTask(Task):
         from tasks.openmmlab.sketch import sketch
 
         return sketch(config)
+
+    def check_data(self, config: Path, overrides: Sequence[str]) -> list[SplitCheck]:
+        from tasks.openmmlab.check_data import check_data
+
+        read = _without_helpers(read_config(config))
+        return check_data(overridden(read, overrides, config.name))
+
+
+def _without_helpers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration less the helper variables of its files.
+
+    The stock files that it inherits leave theirs in it; an override of one would be accepted, and
+    without effect.
+    """
+    model = config.get("model")
+    unread = (
+        {"data_preprocessor"} if isinstance(model, dict) and "data_preprocessor" in model else {}
+    )
+    return {key: config[key] for key in config if key in _RUNNER_KEYS - set(unread)}

@@ -24,6 +24,7 @@ COMMANDS = {
     ("run",): "Run a suite",
     ("list",): "List the registered backbones",
     ("check",): "keeps the contract",
+    ("check-data",): "Look through the data",
     ("profile",): "Count the operations",
     ("audit",): "whether additions suffice",
     ("speed",): "Measure inference and training",

@@ -56,6 +56,21 @@ def test_figures_stand_beside_it(clock, lines):
     assert lines() == ["train 2/2 loss=0.1235 lr=0.001"]
 
 
+def test_a_figure_may_be_words(lines):
+    with Progress("train", 2) as bar:
+        bar.update(2, epoch="1/3", loss=0.5)
+    assert lines() == ["train 2/2 epoch=1/3 loss=0.5"]
+
+
+def test_what_takes_hours_is_said_in_hours(clock, lines):
+    with Progress("train", 1000) as bar:
+        clock.now += 100
+        bar.update(10)
+        clock.now += 1900
+        bar.update(200)
+    assert lines() == ["train 10/1000, 2:45:00 h left", "train 200/1000, 2:13:20 h left"]
+
+
 def test_without_a_total_there_is_a_count(clock, lines):
     with Progress("count", None, every=1) as bar:
         clock.now += 1
@@ -75,6 +90,26 @@ def test_on_a_terminal_there_is_a_bar_and_no_line(lines, monkeypatch: pytest.Mon
     assert "3/4" in screen.getvalue()
     assert "loss=0.5" in screen.getvalue()
     assert lines() == []
+
+
+def test_beside_a_bar_files_have_the_lines(
+    clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", screen)
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    progress.FILE_LOG.addHandler(handler)
+    try:
+        with Progress("train", 4, every=10) as bar:
+            clock.now += 10
+            bar.update(1, loss=0.5)
+            bar.update(2, loss=0.4)
+    finally:
+        progress.FILE_LOG.removeHandler(handler)
+    assert written.getvalue() == "train 1/4, 30 s left loss=0.5\n"
+    assert [record for record in caplog.records if record.name == "spikebench"] == []
 
 
 def test_the_bar_goes_away_when_something_fails(monkeypatch: pytest.MonkeyPatch):

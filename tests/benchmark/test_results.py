@@ -96,6 +96,29 @@ class TestRecord:
         with pytest.raises(ValidationError, match="Extra inputs"):
             make_record(accuracy=0.9)
 
+    def test_intervals_classes_and_parts_are_kept(self, tmp_path: Path):
+        record = make_record(
+            metrics={"box_map": Metric(value=1 / 3, interval=(0.1 + 0.2, 2 / 5))},
+            per_class={"box_map": {"cat": 1 / 7, "dog": 0.0}},
+            energy_by_part={"rate-45nm": {"backbone": 1 / 9, "neck": 2.0}},
+        )
+        assert read_record(ResultStore(tmp_path).put(record)) == record
+
+    def test_a_record_of_before_there_were_any_is_read(self, tmp_path: Path):
+        data = make_record().model_dump(mode="json")
+        del data["per_class"], data["energy_by_part"]
+        for metric in data["metrics"].values():
+            del metric["interval"]
+        path = tmp_path / "record.json"
+        path.write_text(json.dumps(data))
+        assert read_record(path) == make_record()
+        assert (read_record(path).per_class, read_record(path).energy_by_part) == ({}, {})
+
+    @pytest.mark.parametrize("field", ["per_class", "energy_by_part"])
+    def test_a_figure_of_a_class_or_part_is_a_finite_number(self, field: str):
+        with pytest.raises(ValidationError, match="finite number"):
+            make_record(**{field: {"x": {"y": float("nan")}}})
+
     def test_a_failed_record_needs_no_figures(self, tmp_path: Path):
         record = make_record(
             status="failed",

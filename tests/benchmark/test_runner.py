@@ -65,14 +65,24 @@ class TestAFinishedRun:
         assert [phase for phase, *_ in fake_task.calls] == ["train", "evaluate", "probe"]
 
     def test_metrics_have_unit_and_direction_and_every_digit(
-        self, fake_task, write_suite: WriteSuite, work: Path
+        self, fake_task, write_suite: WriteSuite, work: Path, monkeypatch: pytest.MonkeyPatch
     ):
+        def evaluate(self, run, checkpoint):
+            found = original(self, run, checkpoint)
+            intervals = {"score": (0.5, 0.8), "loss": (0.9, 1.1)}
+            return found._replace(
+                intervals=intervals, per_class={"score": {"cat": 0.5, "dog": 1.0}}
+            )
+
+        original = fake_task.evaluate
+        monkeypatch.setattr(fake_task, "evaluate", evaluate, raising=False)
         run_suite(write_suite(), work)
         metrics = records(work)[0].metrics
         assert {name: tuple(metric.model_dump().values()) for name, metric in metrics.items()} == {
-            "score": (2 / 3, "fraction", True),
-            "latency": (0.1, "ms", False),
+            "score": (2 / 3, "fraction", True, (0.5, 0.8)),
+            "latency": (0.1, "ms", False, None),
         }
+        assert records(work)[0].per_class == {"score": {"cat": 0.5, "dog": 1.0}}
 
     def test_the_checkpoint_is_named_by_its_digest(
         self, fake_task, write_suite: WriteSuite, work: Path
@@ -92,6 +102,9 @@ class TestAFinishedRun:
         assert row.dense_macs == 3 * 2 / 2  # the layer ran once for an image seen for two steps
         assert row.exact_synaptic_operations == 6
         assert record.energy_mj["rate-45nm"] == pytest.approx(6 * 0.9e-9)
+        assert record.energy_by_part.keys() == record.energy_mj.keys()
+        for estimator, parts in record.energy_by_part.items():
+            assert sum(parts.values()) == pytest.approx(record.energy_mj[estimator])
 
     def test_no_more_images_are_counted_than_there_are(
         self, fake_task, write_suite: WriteSuite, work: Path
@@ -144,6 +157,18 @@ class TestAFinishedRun:
         assert "epoch 1" in text
         assert logging.getLogger("spikebench").handlers == []
         assert logging.getLogger("py.warnings").propagate
+
+    def test_initial_weights_are_named_by_what_they_hold(
+        self, fake_task, write_suite: WriteSuite, work: Path, tmp_path: Path
+    ):
+        weights = tmp_path / "weights.pth"
+        weights.write_bytes(b"weights")
+        run_suite(write_suite({"load_from": str(weights), "data_root": "a"}), work)
+        assert records(work)[0].config["load_from"] == {
+            "file": "weights.pth",
+            "sha256": hashlib.sha256(b"weights").hexdigest(),
+        }
+        assert str(tmp_path) not in json.dumps(records(work)[0].config)
 
     def test_a_checkpoint_that_was_there_makes_it_resumed(
         self, fake_task, write_suite: WriteSuite, work: Path

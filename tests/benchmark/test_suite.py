@@ -100,7 +100,7 @@ class TestWhatIsWrong:
         [
             ({"seed": [1]}, "unknown key of suite.yaml 'seed'; did you mean 'seeds'?"),
             ({"backbones": ["resnet"]}, "unknown backbone 'resnet'; known: meta_spikeformer_15m"),
-            ({"backbones": []}, "backbones: List should have at least 1 item"),
+            ({"backbones": []}, "tasks: Value error, some have no backbone of their own"),
             ({"backbones": 3}, "backbones: Input should be a valid list"),
             ({"backbones": [{"nam": "x"}]}, "backbones.0.name: Field required"),
             ({"tasks": None}, "tasks: Input should be a valid list"),
@@ -154,7 +154,7 @@ class TestWhatIsWrong:
             keys(QUICKSTART, override)
 
     def test_a_configuration_of_another_task_is_refused(self):
-        with pytest.raises(ConfigError, match=r"digits\.py: model\.backbone\.type is 'meta_spik"):
+        with pytest.raises(ConfigError, match=r"digits\.py: model\.backbone is 'meta_spik"):
             keys(QUICKSTART, "tasks.0.task=segmentation")
         with pytest.raises(ConfigError, match="'data' is missing; a classification needs it"):
             keys(QUICKSTART, "tasks.1.task=classification")
@@ -164,6 +164,25 @@ class TestWhatIsWrong:
         entry = f"{{'task': 'segmentation', 'config': '{config}'}}"
         (key,) = keys(write_suite(), f"tasks=[{entry}]", "profile_images=64")
         assert key in keys(QUICKSTART)
+
+
+class TestBaseline:
+    CONFIG = ROOT / "configs" / "segmentation" / "semantic_fpn_resnet18_ade20k.py"
+
+    def suite(self, write_suite: WriteSuite, **entry: str) -> Path:
+        return write_suite(tasks=[{"task": "segmentation", "config": str(self.CONFIG), **entry}])
+
+    def test_a_configuration_with_a_backbone_of_its_own_runs_once(self, write_suite: WriteSuite):
+        _, runs = plan(self.suite(write_suite, backbone="resnet18"), Path("work"))
+        ((run, _),) = runs
+        assert run.backbone == "resnet18"
+        assert run.config["model"]["backbone"]["depth"] == 18
+
+    def test_no_registered_backbone_is_put_into_it(self, write_suite: WriteSuite):
+        with pytest.raises(ConfigError, match="'ResNet', not 'SpikingBackbone'.* backbone: resnet"):
+            plan(self.suite(write_suite), Path("work"))
+        with pytest.raises(ConfigError, match="not 'SpikingBackbone'"):
+            plan(self.suite(write_suite, backbone="meta_spikeformer_nano"), Path("work"))
 
 
 class TestPlan:
@@ -266,6 +285,56 @@ class TestKey:
             "segmentation.test_dataloader.num_workers=2",
         )
         assert same == before
+
+    def test_initial_weights_count_by_what_they_hold(self, write_suite: WriteSuite, tmp_path: Path):
+        def key(name: str, content: bytes, place: str = "load_from") -> str:
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            described = {
+                "load_from": {"load_from": str(path)},
+                "init_cfg": {
+                    "model": [{"init_cfg": {"type": "Pretrained", "checkpoint": str(path)}}]
+                },
+                "list": {"init_cfg": [{"type": "Kaiming"}, {"checkpoint": str(path)}]},
+            }[place]
+            (found,) = keys(write_suite(described))
+            return found
+
+        for place in ("load_from", "init_cfg", "list"):
+            here = key("a.pth", b"one", place)
+            assert key("elsewhere/b.pth", b"one", place) == here
+            assert key("a.pth", b"other", place) != here
+        assert len({key("a.pth", b"one", place) for place in ("load_from", "init_cfg")}) == 2
+
+    def test_without_initial_weights_nothing_changes(self, write_suite: WriteSuite):
+        plain = keys(write_suite({"load_from": None, "a": {"checkpoint": "here"}}))
+        assert plain == keys(write_suite({"load_from": None, "a": {"checkpoint": "here"}}))
+        assert plain != keys(write_suite({"load_from": None, "a": {"checkpoint": "there"}}))
+
+    def test_what_is_downloaded_counts_by_its_name(self, write_suite: WriteSuite):
+        found = [
+            keys(write_suite({"init_cfg": {"checkpoint": f"torchvision://resnet{depth}"}}))
+            for depth in (18, 50, 18)
+        ]
+        assert found[0] == found[2] != found[1]
+
+    @pytest.mark.parametrize(
+        ("config", "message"),
+        [
+            ({"load_from": "gone.pth"}, "load_from is 'gone.pth'; there is no such file"),
+            ({"load_from": "https://a.b/c.pth"}, "load_from is 'https://a.b/c.pth'; there is no "),
+            (
+                {"model": {"init_cfg": {"checkpoint": "gone.pth"}}},
+                "init_cfg.checkpoint is 'gone.pth'; there is no such file",
+            ),
+        ],
+    )
+    def test_initial_weights_that_are_not_there_are_named(
+        self, write_suite: WriteSuite, config: dict, message: str
+    ):
+        with pytest.raises(ConfigError, match=rf"toy\.json: {message}"):
+            keys(write_suite(config))
 
     def test_another_process_finds_the_same(self):
         code = (

@@ -14,6 +14,7 @@ from benchmark.energy.estimators import (
     Estimator,
     EstimatorError,
     energies,
+    energies_by_part,
     energy_by_operation,
     implied_rate,
     load_estimators,
@@ -368,6 +369,53 @@ def test_lemaire_agrees_with_spikingjelly():
         theirs = counters.estimate_lemaire_energy(model, spikes, config=config).total_pj
         model[1].reset()
         assert sum(energy_by_operation(report, ours).values()) == pytest.approx(theirs * 1e-9)
+
+
+# Parts of a model.
+
+
+def test_parts_are_the_first_components_of_names():
+    rows = (
+        row(name="backbone.a.conv", dense_macs=100.0),
+        row(name="backbone.b.conv", dense_macs=200.0),
+        row(name="neck.conv", dense_macs=400.0),
+        row(name="backbones", dense_macs=800.0),
+        row(name="backbone", dense_macs=1600.0),
+    )
+    parts = energies_by_part(count(*rows))["rate-45nm"]
+    each = 4 * 0.25 * 0.9e-9  # time steps, rate, mJ an addition
+    expected = {"backbone": 1900 * each, "neck": 400 * each, "backbones": 800 * each}
+    assert parts == pytest.approx(expected)
+    assert list(parts) == list(expected)
+
+
+def test_parts_add_up_to_the_energy_of_the_model_for_all_estimators():
+    rows = (
+        real(name="backbone.stem", dense_macs=123.0, encodes=True, inputs=48.0, weights=9),
+        row(name="neck.conv", inputs=60.0, outputs=30.0, weights=27),
+        row(name="matmul", kind="matmul", other_value_kind="real", other_rate=1.0),
+    )
+    neurons = (membrane(name="backbone.lif"), membrane(name="head.lif"))
+    reports = [count(*rows, neurons=neurons, form=form) for form in ("as-coded", "paper")]
+    parts = energies_by_part(*reports)
+    assert list(parts) == list(load_estimators())
+    for id_, whole in energies(*reports).items():
+        assert sum(parts[id_].values()) == pytest.approx(whole, rel=1e-12)
+    # an estimator that charges membranes charges them to their part; others have no such part
+    alone = energies(count(neurons=neurons[1:]))["lemaire-45nm"]
+    assert parts["lemaire-45nm"]["head"] == pytest.approx(alone)
+    assert alone > 0
+    assert list(parts["rate-45nm"]) == ["backbone", "neck", "matmul"]
+
+
+def test_a_part_that_costs_nothing_is_there():
+    quiet = row(name="neck.conv", rate=0.0, exact_synaptic_operations=0.0)
+    assert energies_by_part(count(quiet))["exact-45nm"] == {"neck": 0.0}
+
+
+def test_parts_of_two_reports_of_one_form_are_refused():
+    with pytest.raises(ValueError, match="two reports are of the form 'as-coded'"):
+        energies_by_part(count(row()), count(row()))
 
 
 # The rate that an energy implies.

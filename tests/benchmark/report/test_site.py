@@ -165,6 +165,49 @@ def test_in_a_browser(browser, make_record, store, tmp_path):
     WebDriverWait(browser, 5).until(lambda driver: driver.execute_script(fits))
 
 
+@pytest.fixture
+def detector(make_record):
+    """A record with an interval, figures of classes and energies of parts."""
+    record = make_record("k0", task="detection", metrics={"box_map": 0.579, "box_map50": 0.8})
+    interval = record.metrics["box_map"].model_copy(update={"interval": (0.551, 0.604)})
+    return record.model_copy(
+        update={
+            "metrics": {**record.metrics, "box_map": interval},
+            "per_class": {"box_map": {"cat": 0.25, "<dog>": 0.5}, "box_map50": {"cat": 0.75}},
+            "energy_by_part": {"rate-45nm": {"backbone": 3.0, "neck": 1.0}, "other": {"neck": 2.0}},
+        }
+    )
+
+
+def test_an_interval_stands_below_its_figure(detector, make_record, store, tmp_path):
+    _, plain = site(store, tmp_path / "a.html", make_record("k1"))
+    assert 'class="interval"' not in plain
+    assert "95 % interval" not in plain
+    _, html = site(store, tmp_path / "a.html", detector)
+    assert '>57.9</a><span class="interval">55.1–60.4</span></td>' in html
+    assert html.count('<span class="interval">') == 1
+    assert "its 95 % interval, by bootstrap over the test images" in html
+
+
+def test_a_record_opens_on_its_parts_and_classes(detector, store, tmp_path):
+    _, html = site(store, tmp_path / "a.html", detector)
+    inside = html[html.index('id="record-k0"') :]
+    rows = re.findall(r"<tr>\s*<th scope=\"row\".*?</tr>", inside, re.DOTALL)
+    cells = [re.findall(r">([^<>]+)</t[hd]>", row) for row in rows]
+    assert cells == [
+        ["backbone", "3.000", "75.0", "–", "–"],
+        ["neck", "1.000", "25.0", "2.000", "100.0"],
+        ["cat", "25.0", "75.0"],
+        ["&lt;dog&gt;", "50.0", "–"],
+    ]
+    heads = re.findall(r'<button type="button">([^<]+)</button>', inside)
+    assert heads == [
+        *("part", "rate-45nm (mJ)", "rate-45nm (%)", "other (mJ)", "other (%)"),
+        *("class", "box AP (%)", "box AP50 (%)"),
+    ]
+    assert html.index("Energy by part") < html.index("By class") < html.index("<pre ")
+
+
 def test_the_published_records_make_a_page(tmp_path):
     published = Path(__file__).parents[3] / "leaderboards" / "results"
     text = build_site([published], tmp_path).read_text(encoding="utf-8")

@@ -72,3 +72,19 @@ def test_five_estimators_stay_readable(make_record, pairs, width):
         assert f"{energy[name]:.5f}" in text
     assert "lemaire" not in text
     assert ("left out for want of room: protocol" in text) == (width < 160)
+
+
+@pytest.mark.parametrize("width", [120, 80])
+def test_boxes_and_masks_of_several_data_sets_stay_readable(make_record, pairs, width):
+    stats = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
+    metrics = {f"{kind}_{stat}": 0.301 for kind in ("box", "mask") for stat in stats}
+    records = [
+        make_record(data, "meta_spikeformer_15m", task="detection", dataset=data, metrics=metrics)
+        for data in ("bccd", "coco")
+    ]
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_tables(make_tables(pairs(*records))[1:2], console)
+    text = console.export_text()
+    assert text.count("30.1") == 2 * 6
+    assert "bccd" in text
+    assert "coco" in text

@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import METRICS
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from benchmark.task import ConfigError
 from tasks.datasets.digits import CLASSES
 from tasks.detection import registered
+from tests.tasks.detection.coco_cases import pycocotools_stats, random_case, repeated
 
 from faster_coco_eval import COCO as FasterCOCO  # isort: skip
-from tasks.detection.metric import CocoAP, average_precision  # isort: skip
+from tasks.detection.metric import CocoAP, average_precision, evaluate, precision_intervals  # isort: skip
 
 assert registered
 STATS = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
@@ -104,6 +108,12 @@ def reference(
     return {name: float(value) for name, value in values if value >= 0}
 
 
+def scored(
+    truth: FasterCOCO, detections: list, kind: str, categories: list[int], images: list[int]
+) -> dict[str, float]:
+    return average_precision(evaluate(truth, detections, kind, categories, images))
+
+
 def only(detections: list[dict[str, Any]], images: list[int]) -> list[dict[str, Any]]:
     return [one for one in detections if one["image_id"] in images]
 
@@ -113,7 +123,7 @@ class TestAveragePrecision:
     @pytest.mark.parametrize("images", [IMAGES, IMAGES[:7], [3], IMAGES[::3]])
     def test_it_is_that_of_pycocotools(self, annotations, truth, detections, kind, images):
         mine = only(detections, images)
-        scores = average_precision(truth, mine, kind, CATEGORIES, images)
+        scores = scored(truth, mine, kind, CATEGORIES, images)
         expected = reference(annotations, mine, kind, images)
         assert scores.keys() == expected.keys()
         assert scores == pytest.approx(expected, abs=1e-9, rel=0)
@@ -121,42 +131,42 @@ class TestAveragePrecision:
 
     def test_images_without_a_detection_count(self, annotations, truth, detections, kind):
         mine = only(detections, IMAGES[:5])
-        scores = average_precision(truth, mine, kind, CATEGORIES, IMAGES)
+        scores = scored(truth, mine, kind, CATEGORIES, IMAGES)
         assert scores == pytest.approx(reference(annotations, mine, kind, IMAGES), abs=1e-9)
-        fewer = average_precision(truth, mine, kind, CATEGORIES, IMAGES[:5])
+        fewer = scored(truth, mine, kind, CATEGORIES, IMAGES[:5])
         assert scores["map"] < fewer["map"]
 
     def test_only_the_categories_asked_for_count(self, annotations, truth, detections, kind):
         some = [1, 4]
         mine = [one for one in detections if one["category_id"] in some]
-        scores = average_precision(truth, mine, kind, some, IMAGES)
+        scores = scored(truth, mine, kind, some, IMAGES)
         assert scores == pytest.approx(reference(annotations, mine, kind, IMAGES, some), abs=1e-9)
 
     def test_only_the_best_hundred_of_an_image_count(self, annotations, truth, detections, kind):
         worse = [{**one, "image_id": 0, "score": one["score"] / 2} for one in detections]
         mine = [*only(detections, [0]), *worse[:150]]
-        scores = average_precision(truth, mine, kind, CATEGORIES, [0])
+        scores = scored(truth, mine, kind, CATEGORIES, [0])
         assert scores == pytest.approx(reference(annotations, mine, kind, [0]), abs=1e-9)
 
     def test_sizes_that_no_object_has_are_left_out(self, annotations, truth, detections, kind):
-        scores = average_precision(truth, detections, kind, CATEGORIES, IMAGES)
+        scores = scored(truth, detections, kind, CATEGORIES, IMAGES)
         assert set(scores) == {"map", "map50", "map75", "map_small", "map_medium"}
 
     def test_without_a_detection_it_is_zero(self, truth, kind):
-        scores = average_precision(truth, [], kind, CATEGORIES, IMAGES)
+        scores = scored(truth, [], kind, CATEGORIES, IMAGES)
         assert scores == dict.fromkeys(("map", "map50", "map75", "map_small", "map_medium"), 0.0)
 
     def test_the_truth_itself_scores_one(self, annotations, truth, kind):
         dataset = json.loads(annotations.read_text())
         perfect = [{**one, "score": 0.9} for one in dataset["annotations"]]
         images = [one["id"] for one in dataset["images"]]
-        scores = average_precision(truth, perfect, kind, CATEGORIES, images)
+        scores = scored(truth, perfect, kind, CATEGORIES, images)
         assert scores == pytest.approx(dict.fromkeys(scores, 1.0))
 
     def test_scoring_leaves_the_truth_alone(self, truth, detections, kind):
-        first = average_precision(truth, detections, kind, CATEGORIES, IMAGES)
-        average_precision(truth, [], kind, CATEGORIES, IMAGES)
-        assert average_precision(truth, detections, kind, CATEGORIES, IMAGES) == first
+        first = scored(truth, detections, kind, CATEGORIES, IMAGES)
+        scored(truth, [], kind, CATEGORIES, IMAGES)
+        assert scored(truth, detections, kind, CATEGORIES, IMAGES) == first
 
 
 def test_a_mask_is_sized_by_itself_and_not_by_its_box(annotations, truth):
@@ -164,7 +174,7 @@ def test_a_mask_is_sized_by_itself_and_not_by_its_box(annotations, truth):
     dataset = json.loads(annotations.read_text())
     perfect = [{**one, "score": 0.9, "bbox": [0, 0, 128, 128]} for one in dataset["annotations"]]
     images = [one["id"] for one in dataset["images"]]
-    scores = average_precision(truth, perfect, "segm", CATEGORIES, images)
+    scores = scored(truth, perfect, "segm", CATEGORIES, images)
     assert scores["map_small"] == pytest.approx(1)
     assert scores == pytest.approx(reference(annotations, perfect, "segm", images), abs=1e-9)
 
@@ -191,14 +201,19 @@ class TestCocoAP:
             )
         return samples
 
-    def scores(
+    def metric(
         self, annotations: Path, detections: list, images: list[int], **options
-    ) -> dict[str, float]:
+    ) -> tuple[CocoAP, dict[str, float]]:
         metric = CocoAP(**options)
         metric.dataset_meta = {"classes": CLASSES, "ann_file": (str(annotations),)}
         for sample in self.samples(detections, images):
             metric.process({}, [sample])
-        return metric.evaluate(len(images))
+        return metric, metric.evaluate(len(images))
+
+    def scores(
+        self, annotations: Path, detections: list, images: list[int], **options
+    ) -> dict[str, float]:
+        return self.metric(annotations, detections, images, resamples=0, **options)[1]
 
     def test_boxes_and_masks_are_scored_at_full_precision(self, annotations, detections):
         float32 = [{**one, "score": float(np.float32(one["score"]))} for one in detections]
@@ -224,7 +239,7 @@ class TestCocoAP:
         assert set(scores.values()) == {0.0}
 
     def test_annotations_may_be_named(self, annotations, detections):
-        named = CocoAP(ann_file=str(annotations), metric="segm")
+        named = CocoAP(ann_file=str(annotations), metric="segm", resamples=0)
         named.dataset_meta = {"classes": CLASSES}
         for sample in self.samples(detections, IMAGES):
             named.process({}, [sample])
@@ -238,3 +253,103 @@ class TestCocoAP:
         scores = self.scores(annotations, detections, IMAGES)
         assert scores.keys() <= DetectionTask.metrics.keys()
         assert all(spec == ("fraction", True) for spec in DetectionTask.metrics.values())
+
+    def test_per_class_it_is_that_of_pycocotools_on_one_class(self, annotations, detections):
+        images = IMAGES[:4]
+        mine = only(detections, images)
+        metric, scores = self.metric(annotations, mine, images, resamples=0)
+        present = {
+            one["category_id"]
+            for one in json.loads(annotations.read_text())["annotations"]
+            if one["image_id"] in images
+        }
+        assert 0 < len(present) < len(CATEGORIES)
+        assert set(metric.per_class) == {"box_map", "box_map50", "mask_map", "mask_map50"}
+        for name, kind in (("box", "bbox"), ("mask", "segm")):
+            alone = {
+                CLASSES[category - 1]: reference(annotations, mine, kind, images, [category])
+                for category in present
+            }
+            for stat in ("map", "map50"):
+                expected = {label: stats[stat] for label, stats in alone.items()}
+                found = metric.per_class[f"{name}_{stat}"]
+                assert found == pytest.approx(expected, abs=1e-6)  # scores are float32 here
+                assert np.mean(list(found.values())) == pytest.approx(scores[f"{name}_{stat}"])
+
+    def test_intervals_are_those_of_images_that_come_so_many_times(self, tmp_path):
+        dataset, found = random_case(2)
+        file = tmp_path / "annotations.json"
+        file.write_text(json.dumps(dataset))
+        truth, images = FasterCOCO(str(file)), list(range(len(dataset["images"])))
+        evaluation = evaluate(truth, found, "bbox", [1, 2, 3, 4], images)
+        mine = precision_intervals(evaluation, resamples=40)
+        point = pycocotools_stats(dataset, found, "bbox")
+        drawn = np.random.default_rng(0).multinomial(12, [1 / 12] * 12, 40)
+        resampled = [
+            pycocotools_stats(*repeated(dataset, found, counts), "bbox") for counts in drawn
+        ]
+        assert set(mine) == set(point)
+        for stat, ends in mine.items():
+            values = np.array([stats[stat] for stats in resampled if stat in stats])
+            low, high = np.quantile(values, (0.025, 0.975)) - (values.mean() - point[stat])
+            assert ends == pytest.approx((max(low, 0), min(high, 1)), abs=1e-9)
+
+    def test_every_figure_has_an_interval_around_it(self, annotations, detections):
+        metric, scores = self.metric(annotations, detections, IMAGES, resamples=200)
+        assert metric.intervals.keys() == scores.keys()
+        for name, value in scores.items():
+            low, high = metric.intervals[name]
+            assert 0 <= low < value < high <= 1
+            assert type(low) is type(high) is float
+        again, _ = self.metric(annotations, detections, IMAGES, resamples=200)
+        assert again.intervals == metric.intervals
+        fewer, _ = self.metric(annotations, detections, IMAGES[:8], resamples=200)
+        width = {one: np.diff(one.intervals["box_map"]).item() for one in (metric, fewer)}
+        assert width[metric] < width[fewer]
+
+    def test_no_resamples_and_one_image_have_no_interval(self, annotations, detections):
+        assert self.metric(annotations, detections, IMAGES, resamples=0)[0].intervals == {}
+        assert self.metric(annotations, detections, IMAGES[:1])[0].intervals == {}
+
+    def test_what_was_scored_before_is_forgotten(self, annotations, detections):
+        metric, _ = self.metric(annotations, detections, IMAGES, resamples=20)
+        for sample in self.samples([], IMAGES[:1]):
+            metric.process({}, [sample])
+        metric.evaluate(1)
+        assert metric.intervals == {}
+        assert set(metric.per_class["box_map"].values()) == {0.0}
+
+
+class TestInsteadOfCocoMetric:
+    @pytest.mark.parametrize("stock", ["coco_detection", "coco_instance", "cityscapes_detection"])
+    def test_the_type_alone_is_overridden(self, tmp_path: Path, stock: str):
+        file = tmp_path / "config.py"
+        file.write_text(
+            f"_base_ = ['mmdet::_base_/datasets/{stock}.py']\nval_evaluator = dict(type='CocoAP')\n"
+        )
+        described = Config.fromfile(file).val_evaluator
+        assert {"ann_file", "metric"} < described.keys()
+        metric = METRICS.build(described)
+        assert type(metric) is CocoAP
+        assert metric.ann_file == described.ann_file
+        kinds = described.metric
+        assert metric.metrics == ([kinds] if isinstance(kinds, str) else kinds)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"metric": "proposal"}, "metric is 'proposal'; expected 'bbox', 'segm' or both"),
+            ({"metric": ["bbox", "sgem"]}, "metric is 'sgem'; expected 'bbox', 'segm' or both"),
+            ({"format_only": True}, "format_only=True .* use type='CocoMetric'"),
+            ({"resamples": -1}, "resamples is -1; expected 0, for no intervals, or more"),
+        ],
+    )
+    def test_what_it_does_not_do_is_refused(self, options: dict[str, Any], message: str):
+        with pytest.raises(ConfigError, match=message):
+            CocoAP(**options)
+
+    def test_annotations_that_nobody_names_are_asked_for(self):
+        metric = CocoAP()
+        metric.dataset_meta = {"classes": CLASSES}
+        with pytest.raises(ConfigError, match="no annotations; name their file"):
+            metric.process({}, [{}])

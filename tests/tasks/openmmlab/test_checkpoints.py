@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from safetensors.torch import save_file
 
+from benchmark.backbones.weights import WeightsError
 from tasks.checkpoints import latest_checkpoint
 from tasks.openmmlab import checkpoints
-from tasks.openmmlab.checkpoints import WholeFileBackend
+from tasks.openmmlab.checkpoints import SafeRunner, WholeFileBackend
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -143,6 +146,51 @@ class TestPlainCheckpointHook:
         monkeypatch.setattr(WholeFileBackend, "put", spy)
         train(tmp_path, 1)
         assert written == ["epoch_1.pth"]
+
+
+class TestSafeRunner:
+    def runner(self, folder: Path, **options) -> SafeRunner:
+        folder.mkdir(exist_ok=True)
+        return SafeRunner(Line(), work_dir=str(folder), experiment_name=uuid.uuid4().hex, **options)
+
+    def test_what_to_go_on_from_must_fit(self, tmp_path: Path):
+        path = tmp_path / "epoch_1.pth"
+        torch.save({"state_dict": {"layer.weight": torch.ones(2, 1), "more": torch.ones(1)}}, path)
+        runner = self.runner(tmp_path / "run", resume=True)
+        before = runner.model.layer.weight.clone()
+        with pytest.raises(WeightsError) as caught:
+            runner.load_checkpoint(str(path))
+        assert str(caught.value) == (
+            f"{path} is of another model: 1 missing: layer.bias; 1 unexpected: more; "
+            "1 of another shape: layer.weight (2, 1) for (1, 1)"
+        )
+        assert torch.equal(runner.model.layer.weight, before)
+
+    @pytest.mark.parametrize("prefix", ["", "module."])
+    @pytest.mark.parametrize("wrapper", ["state_dict", None])
+    def test_what_to_start_from_may_be_wrapped(
+        self, tmp_path: Path, prefix: str, wrapper: str | None
+    ):
+        state = {f"{prefix}layer.weight": torch.full((1, 1), 7.0)}
+        path = tmp_path / "weights.pth"
+        torch.save(state if wrapper is None else {wrapper: state}, path)
+        runner = self.runner(tmp_path / "run", load_from=str(path))
+        runner.load_or_resume()
+        assert runner.model.layer.weight.item() == 7
+
+    def test_only_the_first_of_many_are_named(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        state = {"layer.bias": torch.ones(1), **{f"k{i}": torch.ones(1) for i in range(9)}}
+        path = tmp_path / "weights.safetensors"
+        save_file(state, path)
+        caplog.set_level("INFO", logger="spikebench")
+        self.runner(tmp_path / "run").load_checkpoint(str(path))
+        assert caplog.messages == [
+            f"load_from {path}: 1 of the model's 2 tensors loaded",
+            f"load_from {path}: 1 missing: layer.weight",
+            f"load_from {path}: 9 unexpected: k0, k1, k2, k3, k4, ...",
+        ]
 
 
 class TestWholeFileBackend:

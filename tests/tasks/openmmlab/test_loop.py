@@ -32,6 +32,7 @@ def new_run(configs: dict[str, Path], make_run: Callable[..., Run]) -> Callable[
             {},
             [f"train_cfg.max_epochs={epochs}", "train_dataloader.batch_size=4", *overrides],
         )
+        config["default_hooks"]["checkpoint"]["interval"] = 1
         return make_run(task, config, limit=LIMIT, seed=seed)
 
     return make
@@ -71,16 +72,19 @@ class TestResolve:
     @pytest.mark.parametrize(
         ("text", "found"),
         [
-            ("model = dict(backbone=dict(type='ResNet'))", "'ResNet'"),
-            ("model = dict(backbone='resnet')", "'resnet'"),
-            ("model = 3", "None"),
-            ("other = 3", "None"),
+            (
+                "model = dict(backbone=dict(type='ResNet'))",
+                "model.backbone.type is 'ResNet', not 'SpikingBackbone'",
+            ),
+            ("model = dict(backbone='resnet')", "model.backbone is 'resnet'; expected a dict"),
+            ("model = 3", "model.backbone is None; expected a dictionary"),
+            ("other = 3", "model.backbone is None; expected a dictionary"),
         ],
     )
     def test_another_backbone_is_refused(self, tmp_path: Path, text: str, found: str):
         path = tmp_path / "mine.py"
         path.write_text(text)
-        with pytest.raises(ConfigError, match=f"model.backbone.type is {found}; expected 'Spiking"):
+        with pytest.raises(ConfigError, match=found):
             OpenMMLabTask().resolve(path, "meta_spikeformer_nano", {}, [])
 
 
@@ -104,7 +108,7 @@ class TestTrain:
         assert content["meta"]["iter"] == 2 * LIMIT // 4
         steps = [state["step"] for state in content["optimizer"]["state"].values()]
         assert {float(step) for step in steps} == {2 * LIMIT / 4}
-        assert f"{run.title} 4/4" in caplog.text
+        assert f"{run.title} 4/4 epoch=2/2 loss=" in caplog.text
 
     def test_what_is_trained_is_not_trained_again(self, trained, new_run, task: str):
         run = new_run(task)
@@ -151,8 +155,77 @@ class TestTrain:
             assert scope.scope_name == "mmengine"
 
 
+class TestLoadFrom:
+    """Weights of a whole model to start from, of which some fit."""
+
+    def test_what_fits_is_taken_and_what_does_not_is_named(
+        self, new_run, trained, caplog: pytest.LogCaptureFixture
+    ):
+        """Weights of T = 1 into T = 2, with another head."""
+        caplog.set_level("INFO", logger="spikebench")
+        source = trained("segmentation").folder / "epoch_2.pth"
+        changes = ("model.backbone.time_steps=2", "model.auxiliary_head.channels=16")
+        frozen = "optim_wrapper.optimizer.lr=0.0"
+        run = new_run("segmentation", 1, 0, f"+load_from={source}", *changes, frozen)
+        before = torch.load(source, weights_only=True)["state_dict"]
+        after = torch.load(loop.train(run), weights_only=True)["state_dict"]
+        fits = [key for key in after if after[key].shape == before[key].shape]
+        changed = {key for key in fits if not torch.equal(after[key], before[key])}
+        assert all("running" in key or "tracked" in key for key in changed)
+        assert 0 < len(fits) < len(after) == len(before)
+        lines = [line for line in caplog.messages if line.startswith(f"load_from {source}: ")]
+        assert len(lines) == 2
+        assert lines[0].endswith(f": {len(fits)} of the model's {len(after)} tensors loaded")
+        start = f": {len(after) - len(fits)} of another shape: auxiliary_head."
+        assert start in lines[1]
+        assert "auxiliary_head.conv_seg.weight (11, 64, 1, 1) for (11, 16, 1, 1)" in lines[1]
+
+    def test_who_goes_on_does_not_start_from_it_again(self, new_run, tmp_path: Path, trained):
+        run = new_run("segmentation", 2, 0, f"+load_from={tmp_path / 'gone.pth'}")
+        shutil.copy(trained("segmentation").folder / "epoch_1.pth", run.folder)
+        assert loop.train(run) == run.folder / "epoch_2.pth"
+
+    def test_a_file_that_is_more_than_weights_is_not_run(self, new_run, tmp_path: Path):
+        path = tmp_path / "evil.pth"
+        torch.save({"state_dict": {"a": Touch(tmp_path / "ran")}}, path)
+        with pytest.raises(WeightsError, match=f"{path} cannot be read as weights"):
+            loop.train(new_run("segmentation", 1, 0, f"+load_from={path}"))
+        assert not (tmp_path / "ran").exists()
+
+    def test_weights_of_nothing_in_it_are_an_error(self, new_run, tmp_path: Path):
+        path = tmp_path / "other.pth"
+        torch.save({"head.weight": torch.ones(2)}, path)
+        with pytest.raises(WeightsError) as caught:
+            loop.train(new_run("segmentation", 1, 0, f"+load_from={path}"))
+        assert str(caught.value).startswith(f"load_from {path}: nothing in it fits the model; ")
+        assert "1 unexpected: head.weight" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+class Touch:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
 @pytest.mark.parametrize("task", TASKS)
 class TestTest:
+    def test_classes_and_intervals_come_with_the_figures(self, trained, task: str):
+        run = trained(task)
+        evaluation = loop.evaluate(run, run.folder / "epoch_2.pth")
+        assert (evaluation.metrics, evaluation.dataset) == loop.test(
+            run, run.folder / "epoch_2.pth"
+        )
+        found = evaluation.per_class["box_map" if task == "detection" else "miou"]
+        assert found.keys() <= {"background", *"0123456789"}
+        assert len(found) > 2
+        assert evaluation.intervals.keys() <= evaluation.metrics.keys()
+        assert evaluation.intervals
+
     def test_it_is_of_as_many_images_as_it_says(self, trained, task: str):
         run = trained(task)
         metrics, dataset = loop.test(run, run.folder / "epoch_2.pth")
@@ -228,6 +301,23 @@ def test_the_probe_gives_the_trained_model_and_test_images(trained, task: str):
     names = {row.name.split(".")[0] for row in report.rows}
     expected = {"rpn_head", "roi_head"} if task == "detection" else {"decode_head"}
     assert {"backbone", "neck", *expected} <= names
+
+
+def test_a_stock_checkpoint_hook_becomes_ours(new_run):
+    run = new_run("segmentation", 1)
+    for hooks in ({}, {"checkpoint": {"type": "CheckpointHook", "interval": 3}}):
+        run.config["default_hooks"] = hooks
+        found = loop._config(run).default_hooks.checkpoint
+        assert found.type == "PlainCheckpointHook"
+        assert found.interval == (3 if hooks else 1)
+
+
+def test_data_are_looked_for_below_the_data_root(new_run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SPIKEBENCH_DATA", "/sets")
+    run = new_run("detection", 1)
+    run.config["train_dataloader"]["dataset"]["data_root"] = "data/mine"
+    assert loop._config(run).train_dataloader.dataset.data_root == "/sets/mine"
+    assert run.config["train_dataloader"]["dataset"]["data_root"] == "data/mine"
 
 
 def test_the_seed_decides_the_weights(new_run):

@@ -13,10 +13,12 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from benchmark.task import ConfigError
 from tasks.config import load_config
 from tasks.detection import registered as detection
 from tasks.segmentation import registered as segmentation
 
+FOLDER = Path(__file__).parents[3] / "configs"
 TASKS = ("detection", "segmentation")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -41,6 +43,81 @@ def build(configs: dict[str, Path], data_root: Path) -> Callable[..., Built]:
         return Built(config, model)
 
     return make
+
+
+def semantic_fpn(classifier: int, widths: list[int], neck: int, head: int) -> int:
+    """Parameters with 150 classes, layer by layer.
+
+    Args:
+        classifier: parameters of the ImageNet classifier, less those of its head the backbone's.
+        widths: channels of the maps.
+        neck: channels of the pyramid: 1x1 and 3x3 convolutions with biases.
+        head: channels of the head: 1, 1, 2 and 3 convolutions 3x3 with batch norm, a classifier.
+    """
+    backbone = classifier - (widths[-1] + 1) * 1000
+    pyramid = sum((width + 1) * neck for width in widths) + 4 * (9 * neck + 1) * neck
+    convs = 4 * 9 * neck * head + 3 * 9 * head * head + 7 * 2 * head
+    return backbone + pyramid + convs + (head + 1) * 150
+
+
+PUBLISHED = [
+    ("detection/mask_rcnn_15m_t1_coco.py", {}, 34_863_320, 0),
+    ("detection/mask_rcnn_55m_t1_coco.py", {}, 75_007_728, 0),
+    (
+        "segmentation/semantic_fpn_15m_t1_ade20k.py",
+        {},
+        semantic_fpn(15_112_208, [32, 64, 128, 360], neck=128, head=128),
+        16.470,
+    ),
+    (
+        "segmentation/semantic_fpn_15m_t4_ade20k.py",
+        {},
+        semantic_fpn(15_112_208, [32, 64, 128, 360], neck=128, head=128),
+        16.470,
+    ),
+    (
+        "segmentation/semantic_fpn_55m_t1_ade20k.py",
+        {},
+        semantic_fpn(55_350_248, [64, 128, 256, 640], neck=256, head=128),
+        58.992,
+    ),
+    (
+        "segmentation/semantic_fpn_55m_t1_ade20k.py",
+        {"model.decode_head.channels": 256},
+        semantic_fpn(55_350_248, [64, 128, 256, 640], neck=256, head=256),
+        61.52,
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "changes", "parameters", "millions"), PUBLISHED)
+@pytest.mark.parametrize("keep_time", [False, True])
+def test_parameters_are_as_published(
+    path: str, changes: dict[str, Any], parameters: int, millions: float, keep_time: bool
+):
+    config = Config.fromfile(FOLDER / path)
+    config.merge_from_dict({**changes, "model.backbone.keep_time": keep_time})
+    with DefaultScope.overwrite_default_scope(config.default_scope), torch.device("meta"):
+        model = MODELS.build(config.model)
+    assert sum(weight.numel() for weight in model.parameters()) == parameters
+    assert not millions or parameters / 1e6 == pytest.approx(millions, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "part", "stock"),
+    [
+        ("detection", "neck", "FPN"),
+        ("detection", "rpn_head", "RPNHead"),
+        ("detection", "roi_head.bbox_roi_extractor", "SingleRoIExtractor"),
+        ("segmentation", "decode_head", "FPNHead"),
+    ],
+)
+def test_what_cannot_read_time_is_named_when_the_model_is_built(
+    build, task: str, part: str, stock: str
+):
+    kept = ["model.backbone.time_steps=2", "+model.backbone.keep_time=true"]
+    with pytest.raises(ConfigError, match=f"{part.split('.')[-1]}.type='{stock}' reads maps"):
+        build(task, *kept, f"model.{part}.type={stock}")
 
 
 def batch(config: Config, split: str, count: int = 2) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import METRICS
 from torchmetrics.classification import MulticlassJaccardIndex
 
+from benchmark.task import ConfigError
 from tasks.segmentation import registered
 
 from tasks.segmentation.metric import MeanIoU  # isort: skip
@@ -37,7 +41,13 @@ def maps(
 
 
 def score(predicted: torch.Tensor, truth: torch.Tensor, of: int = 2) -> dict[str, Any]:
-    metric = MeanIoU()
+    return scored(predicted, truth, of, resamples=0)[1]
+
+
+def scored(
+    predicted: torch.Tensor, truth: torch.Tensor, of: int = 2, **options: Any
+) -> tuple[MeanIoU, dict[str, float]]:
+    metric = MeanIoU(**options)
     metric.dataset_meta = {"classes": [str(label) for label in range(CLASSES)]}
     for start in range(0, len(truth), of):
         samples = [
@@ -47,19 +57,29 @@ def score(predicted: torch.Tensor, truth: torch.Tensor, of: int = 2) -> dict[str
             )
         ]
         metric.process({}, samples)
-    return metric.evaluate(len(truth))
+    return metric, metric.evaluate(len(truth))
 
 
 def reference(predicted: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    ious, recalls, aacc = by_class(predicted, truth)
+    miou, macc = (np.mean(list(kind.values())) for kind in (ious, recalls))
+    return {"miou": miou, "macc": macc, "aacc": aacc}
+
+
+def by_class(
+    predicted: torch.Tensor, truth: torch.Tensor
+) -> tuple[dict[str, float], dict[str, float], float]:
     """From one confusion matrix over all pixels, rows the truth."""
     confusion = np.zeros((CLASSES, CLASSES))
     for one, other in zip(predicted.flatten().tolist(), truth.flatten().tolist(), strict=True):
         if other != IGNORED:
             confusion[other, one] += 1
     hits, real, said = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    ious = [hits[c] / (real[c] + said[c] - hits[c]) for c in range(CLASSES) if real[c] + said[c]]
-    recalls = [hits[c] / real[c] for c in range(CLASSES) if real[c]]
-    return {"miou": np.mean(ious), "macc": np.mean(recalls), "aacc": hits.sum() / real.sum()}
+    everything = range(CLASSES)
+    union = real + said - hits
+    ious = {str(c): hits[c] / union[c] for c in everything if union[c]}
+    recalls = {str(c): hits[c] / real[c] for c in everything if real[c]}
+    return ious, recalls, hits.sum() / real.sum()
 
 
 CASES = {
@@ -130,3 +150,84 @@ def test_every_figure_is_a_metric_of_the_task():
     from tasks.segmentation.task import SegmentationTask
 
     assert score(*CASES["plain"]).keys() == SegmentationTask.metrics.keys()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_per_class_they_are_what_the_means_are_of(case: str):
+    predicted, truth = CASES[case]
+    metric, scores = scored(predicted, truth, resamples=0)
+    ious, recalls, _ = by_class(predicted, truth)
+    assert metric.per_class["miou"] == pytest.approx(ious, abs=1e-12)
+    assert metric.per_class["macc"] == pytest.approx(recalls, abs=1e-12)
+    for name, figures in metric.per_class.items():
+        assert np.mean(list(figures.values())) == pytest.approx(scores[name], abs=1e-12)
+        assert all(type(value) is float for value in figures.values())
+
+
+def test_a_class_that_is_not_there_has_no_figure():
+    metric, _ = scored(*CASES["absent"], resamples=0)
+    absent = {"0", "7"}
+    for figures in metric.per_class.values():
+        assert set(figures) == {str(label) for label in range(CLASSES)} - absent
+
+
+def test_one_that_is_only_predicted_has_an_iou_of_zero_and_no_accuracy():
+    truth = torch.zeros(1, 4, 4, dtype=torch.long)
+    predicted = truth.clone()
+    predicted[0, 0] = 5
+    metric, _ = scored(predicted, truth)
+    assert metric.per_class == {"miou": {"0": 0.75, "5": 0.0}, "macc": {"0": 0.75}}
+
+
+def test_intervals_are_those_of_images_that_come_so_many_times():
+    predicted, truth = maps(seed=5, images=9, absent=(2,))
+    truth[3][truth[3] == 4] = 6
+    metric, point = scored(predicted, truth, resamples=70)
+    drawn = np.random.default_rng(0).multinomial(9, [1 / 9] * 9, 70)
+    resampled = [
+        reference(*(one.repeat_interleave(torch.tensor(counts), 0) for one in (predicted, truth)))
+        for counts in drawn
+    ]
+    assert metric.intervals.keys() == point.keys()
+    for name, ends in metric.intervals.items():
+        values = np.array([scores[name] for scores in resampled])
+        low, high = np.quantile(values, (0.025, 0.975)) - (values.mean() - point[name])
+        assert ends == pytest.approx((low, high), abs=1e-9)
+        assert low < point[name] < high
+
+
+def test_no_resamples_and_one_image_have_no_interval():
+    assert scored(*CASES["plain"], resamples=0)[0].intervals == {}
+    assert scored(*CASES["one_image"])[0].intervals == {}
+
+
+def test_where_no_pixel_counts_there_is_no_figure():
+    truth = torch.full((2, 4, 4), IGNORED)
+    metric, scores = scored(torch.zeros_like(truth), truth)
+    assert (scores, metric.intervals) == ({}, {})
+    assert metric.per_class == {"miou": {}, "macc": {}}
+
+
+@pytest.mark.parametrize("stock", ["ade20k", "cityscapes", "pascal_voc12"])
+def test_the_type_alone_of_a_stock_evaluator_is_overridden(tmp_path: Path, stock: str):
+    file = tmp_path / "config.py"
+    file.write_text(
+        f"_base_ = ['mmseg::_base_/datasets/{stock}.py']\nval_evaluator = dict(type='MeanIoU')\n"
+    )
+    described = Config.fromfile(file).val_evaluator
+    assert described.iou_metrics == ["mIoU"]
+    assert type(METRICS.build(described)) is MeanIoU
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"iou_metrics": ["mIoU", "mDice"]}, r"iou_metrics is \['mIoU', 'mDice'\]; expected"),
+        ({"iou_metrics": "mFscore"}, r"iou_metrics is \['mFscore'\]; expected \['mIoU'\]"),
+        ({"format_only": True}, "format_only=True .* use type='IoUMetric'"),
+        ({"resamples": -1}, "resamples is -1; expected 0, for no intervals, or more"),
+    ],
+)
+def test_what_it_does_not_do_is_refused(options: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        MeanIoU(**options)

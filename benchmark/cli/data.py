@@ -1,0 +1,78 @@
+"""The verb that looks through data: check-data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchmark.cli.app import DataRoot, app, new_table, terminal
+
+if TYPE_CHECKING:
+    from benchmark.task import Task
+
+_SHOWN = 20
+
+
+@app.command(
+    "check-data",
+    epilog="Example: spikebench check-data configs/detection/faster_rcnn_nano_bccd.py",
+)
+def check_data(
+    config: Annotated[Path, typer.Argument(help="A configuration of detection or segmentation.")],
+    data_root: DataRoot = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a key of the configuration; +KEY=VALUE adds one. May be repeated.",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="The task; default the name of the folder that CONFIG lies in."),
+    ] = None,
+) -> None:
+    """Look through the data of a configuration, every file of them, before training on them.
+
+    Errors name the file: images that are missing or do not decode, annotations and label maps that
+    do not fit their image, the classes or the model. What is left out or has no effect is counted.
+    A run looks through its data in the same way, unless they passed before and have not changed.
+
+    Exits with 1 if there are errors.
+    """
+    if data_root is not None:
+        os.environ["SPIKEBENCH_DATA"] = str(data_root)
+    from benchmark.datacheck import first_errors
+
+    checks = _task(task, config).check_data(config, set_ or [])
+    table = new_table("split", "data set", "images", "annotations", "classes", "skipped", "errors")
+    for one in checks:
+        counts = (f"{count:,}" for count in (one.images, one.annotations, one.classes))
+        table.add_row(one.split, one.dataset, *counts, one.skipped or "-", f"{len(one.errors):,}")
+    terminal().print(table)
+    errors, more = first_errors(checks, _SHOWN)
+    for error in errors:
+        print(error)
+    if more:
+        print(f"... and {more:,} more")
+    if errors:
+        raise typer.Exit(1)
+
+
+def _task(name: str | None, config: Path) -> Task:
+    """The task of that name, or of the folder that the configuration lies in."""
+    from benchmark.registry import TASKS
+    from benchmark.task import ConfigError
+
+    if name is None:
+        name = config.absolute().parent.name
+        if name not in TASKS.names():
+            raise ConfigError(
+                f"{config} lies in {name!r}, which is no task; say which it is with --task "
+                f"({', '.join(TASKS.names())})"
+            )
+    return TASKS.get(name)()

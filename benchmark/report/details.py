@@ -1,0 +1,120 @@
+"""What a record holds beside its figures: those of each class, and the energy of each part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from operator import itemgetter
+
+from benchmark.report.cells import Cell, Figure
+from benchmark.report.columns import COMMON, TASK, Column, metric_column, task_spec
+from benchmark.report.grouping import Group, Selection
+from benchmark.report.tables import Row, Table
+from benchmark.results import Metric, Record
+
+Nested = Mapping[str, Mapping[str, float]]
+
+_ABOUT = {"backbone", "time_steps", "dataset", "split", "protocol"}
+_EXPERIMENT = (TASK, *(column for column in COMMON if column.key in _ABOUT))
+
+
+def detail_tables(selection: Selection) -> list[Table]:
+    """A row for each class, and one for each part, of each experiment; for files, not to be read.
+
+    Args:
+        selection: what is shown.
+
+    Returns:
+        The figures of classes, unscaled, with the name of the metric in a column of its own; and
+        millijoules per image by estimator and part, with their share of the whole.
+    """
+    groups = selection.groups
+    return [
+        _long("classes", ("metric", "class"), {"value": lambda one: one.per_class}, groups),
+        _long(
+            "energy_parts",
+            ("estimator", "part"),
+            {"energy_mj": lambda one: one.energy_by_part, "share": _all_shares},
+            groups,
+        ),
+    ]
+
+
+def record_details(record: Record) -> list[Table]:
+    """The same of one record, to be read: a row for each part, and a row for each class."""
+    spec = task_spec(record.task)
+    energies = [
+        column
+        for estimator, parts in record.energy_by_part.items()
+        for column in (
+            Column(estimator, f"{estimator} (mJ)", _of(parts)),
+            Column(
+                f"{estimator}_share",
+                f"{estimator} (%)",
+                _of(_shares(parts)),
+                scale=100.0,
+                decimals=1,
+            ),
+        )
+    ]
+    classes = []
+    for name, figures in record.per_class.items():
+        metric = record.metrics.get(name, Metric(value=0))
+        shown = metric_column(name, name, metric.unit, metric.higher_is_better, spec)
+        classes.append(replace(shown, of=_of(figures)))
+    tables = [
+        _wide("Energy by part", "part", energies, record.energy_by_part),
+        _wide("By class", "class", classes, record.per_class),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _long(
+    name: str,
+    heads: tuple[str, str],
+    figures: Mapping[str, Callable[[Record], Nested]],
+    groups: Iterable[Group],
+) -> Table:
+    """One table of all that is named by two words; the first of `figures` says which there are."""
+    columns = (
+        *_EXPERIMENT,
+        *(Column(head, head, itemgetter(head), "text") for head in heads),
+        *(Column(key, key, itemgetter(key)) for key in figures),
+    )
+    rows = []
+    for group in groups:
+        about = {column.key: column.of(group) for column in _EXPERIMENT}
+        found = {
+            key: [of(source.record) for source in group.sources] for key, of in figures.items()
+        }
+        first = next(iter(found.values()))
+        names = ((one, two) for nested in first for one, inner in nested.items() for two in inner)
+        for outer, inner in dict.fromkeys(names):
+            cells: dict[str, Cell] = {**about, **dict(zip(heads, (outer, inner), strict=True))}
+            for key, seeds in found.items():
+                known = [nested[outer][inner] for nested in seeds if inner in nested.get(outer, {})]
+                cells[key] = Figure(tuple(known), runs=len(seeds)) if known else None
+            rows.append(Row(cells, group.sources, group.first.partial))
+    return Table(name, name, columns, tuple(rows))
+
+
+def _wide(title: str, head: str, columns: list[Column], nested: Nested) -> Table:
+    """A table of one record: a row for each inner name, a column or two for each outer one."""
+    heads = (Column(head, head, lambda name: name, "text"), *columns)
+    names = dict.fromkeys(name for inner in nested.values() for name in inner)
+    rows = tuple(Row({column.key: column.of(name) for column in heads}) for name in names)
+    return Table(head, title, heads, rows)
+
+
+def _of(figures: Mapping[str, float]) -> Callable[[str], Cell]:
+    return lambda name: Figure((figures[name],)) if name in figures else None
+
+
+def _all_shares(record: Record) -> Nested:
+    return {estimator: _shares(parts) for estimator, parts in record.energy_by_part.items()}
+
+
+def _shares(parts: Mapping[str, float]) -> dict[str, float]:
+    """Of the whole; none where the whole is nothing."""
+    whole = sum(parts.values())
+    return {part: energy / whole for part, energy in parts.items()} if whole else {}

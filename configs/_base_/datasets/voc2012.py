@@ -1,0 +1,5 @@
+# Pascal VOC 2012 as MMSegmentation has it, scored at full precision.
+_base_ = ["mmseg::_base_/datasets/pascal_voc12.py"]
+
+val_evaluator = dict(type="MeanIoU")
+test_evaluator = val_evaluator

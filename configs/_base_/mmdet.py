@@ -1,0 +1,5 @@
+# What every detection configuration on published or small photographs shares.
+_base_ = ["mmdet::_base_/default_runtime.py"]
+
+custom_imports = dict(imports=["tasks.detection.registered"], allow_failed_imports=False)
+default_hooks = dict(checkpoint=dict(type="PlainCheckpointHook"))

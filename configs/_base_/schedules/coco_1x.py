@@ -1,0 +1,4 @@
+# 12 epochs with steps at 8 and 11, 16 images a step (8 devices with 2 each); AdamW as in the paper.
+_base_ = ["mmdet::_base_/schedules/schedule_1x.py"]
+
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=2e-4, weight_decay=0.05))

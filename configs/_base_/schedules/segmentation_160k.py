@@ -1,0 +1,12 @@
+# 160k iterations, 16 images a step (4 devices with 4 each), with the paper's optimiser.
+_base_ = ["mmseg::_base_/schedules/schedule_160k.py"]
+
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=5e-3),
+    paramwise_cfg=dict(custom_keys=dict(decode_head=dict(lr_mult=2.0))),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
+    dict(type="PolyLR", power=1.0, by_epoch=False, begin=1500, end=160_000, eta_min=0.0),
+]
+default_hooks = dict(checkpoint=dict(type="PlainCheckpointHook", interval=4000))

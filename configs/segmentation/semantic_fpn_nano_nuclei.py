@@ -1,0 +1,101 @@
+# Semantic FPN on cell nuclei (160 images to train on, 40 to test on), from scratch, on CPUs.
+_base_ = [
+    "../_base_/models/semantic_fpn.py",
+    "../_base_/schedules/small.py",
+    "../_base_/mmseg.py",
+]
+
+max_epochs = 40
+width = 64
+size = (256, 256)
+from_scratch = dict(norm_cfg=dict(type="BN"), initial_current=2.0)
+
+model = dict(
+    data_preprocessor=dict(size=size),
+    backbone=dict(name="meta_spikeformer_nano"),
+    neck=dict(out_channels=width, **from_scratch),
+    decode_head=dict(
+        channels=width,
+        num_classes=2,
+        loss_decode=[
+            dict(type="CrossEntropyLoss", loss_name="loss_ce", class_weight=[0.3, 1.0]),
+            dict(type="DiceLoss", loss_name="loss_dice"),
+        ],
+        **from_scratch,
+    ),
+)
+
+# nuclei that fluoresce are a few grey levels above their background, stained ones are bright
+contrast = dict(type="CLAHE", clip_limit=4.0)
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    contrast,
+    dict(type="LoadAnnotations"),
+    dict(type="RandomResize", scale=(320, 256), ratio_range=(1.0, 1.5), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=size),
+    dict(
+        type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]
+    ),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    contrast,
+    dict(type="LoadAnnotations"),
+    dict(type="PackSegInputs"),
+]
+dataset = dict(
+    type="BaseSegDataset",
+    data_root="data/nuclei200/",
+    metainfo=dict(classes=("background", "nucleus"), palette=[[0, 0, 0], [220, 60, 90]]),
+    img_suffix=".png",
+    seg_map_suffix=".png",
+)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        data_prefix=dict(img_path="images/train", seg_map_path="semantic/train"),
+        pipeline=train_pipeline,
+        **dataset,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        data_prefix=dict(img_path="images/val", seg_map_path="semantic/val"),
+        pipeline=test_pipeline,
+        **dataset,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="MeanIoU")
+test_evaluator = val_evaluator
+
+train_cfg = dict(max_epochs=max_epochs)
+optim_wrapper = dict(optimizer=dict(lr=4e-3, betas=(0.9, 0.99)))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=20),
+    dict(
+        type="CosineAnnealingLR",
+        by_epoch=True,
+        begin=0,
+        end=max_epochs,
+        eta_min=1e-5,
+        convert_to_iter_based=True,
+    ),
+]
+log_processor = dict(by_epoch=True)
+default_hooks = dict(
+    logger=dict(type="LoggerHook", interval=50),
+    checkpoint=dict(type="PlainCheckpointHook"),
+)
+
+# Helpers above: without them an override of one is an error, and not without effect.
+del contrast, dataset, from_scratch, max_epochs, size, test_pipeline, train_pipeline, width
