@@ -128,9 +128,10 @@ def _recorded(run: Run, task: Task, suite: Suite) -> Record:
         with _log_to(run.folder / "run.log" if processes.is_main else Path(os.devnull)):
             return Record(status="finished", **about, **_results(run, task, suite.profile_images))
     except Exception as error:
-        trace = run.folder / ("error.log" if processes.is_main else f"error.{processes.rank}.log")
-        trace.write_text(traceback.format_exc(), encoding="utf-8")
         message = " ".join(str(error).split())
+        trace = run.folder / ("error.log" if processes.is_main else f"error.{processes.rank}.log")
+        if processes.is_main or not isinstance(error, UserError):
+            trace.write_text(traceback.format_exc(), encoding="utf-8")
         if not isinstance(error, UserError):
             message = f"{type(error).__name__}: {message} (see {trace})"
         return Record(status="failed", error=message, **about)

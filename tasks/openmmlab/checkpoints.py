@@ -51,13 +51,28 @@ class PlainCheckpointHook(CheckpointHook):
     random numbers start anew, from the seed, the iteration and the number of the process.
 
     Args:
+        interval: epochs or iterations between two checkpoints; by default one epoch, or, where
+            iterations are counted, all of the training.
+        by_epoch: whether epochs are counted, or iterations.
         max_keep_ckpts: how many checkpoints stay on disk.
-        **options: those of `CheckpointHook`.
+        **options: further ones of `CheckpointHook`.
     """
 
-    def __init__(self, max_keep_ckpts: int = 2, **options: Any) -> None:
+    def __init__(
+        self,
+        interval: int | None = None,
+        by_epoch: bool = True,
+        max_keep_ckpts: int = 2,
+        **options: Any,
+    ) -> None:
+        if interval is None:
+            interval = 1 if by_epoch else -1
         super().__init__(
-            max_keep_ckpts=max_keep_ckpts, backend_args={"backend": "whole"}, **options
+            interval=interval,
+            by_epoch=by_epoch,
+            max_keep_ckpts=max_keep_ckpts,
+            backend_args={"backend": "whole"},
+            **options,
         )
         self._gradients: dict[str, Tensor] = {}
 

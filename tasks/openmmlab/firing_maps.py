@@ -120,7 +120,7 @@ class FiringRateMapsHook(EvenlySpreadHook):
             raise UserError(
                 f"FiringRateMapsHook: layer {self.layer!r} gives spikes of shape {shape}; "
                 f"expected maps of the batch's {images} images, {wanted}: "
-                "choose a neuron before or behind a convolution"
+                "choose a layer that sees whole images, beside a convolution"
             )
         rates = [one.float().mean(-3) for one in fired]
         return rates if mode == "m" else _together(rates, self._time_steps)
@@ -194,7 +194,7 @@ def firing_rate_maps(
         row[1].set_ylabel(f"{rates.shape[1]} x {rates.shape[2]}")
         for axes in row:
             axes.set(xticks=[], yticks=[])
-    figure.colorbar(drawn, ax=grid, label="share of channels that fire")
+    figure.colorbar(drawn, ax=grid, label="share of channels that fire", aspect=20 * len(shown))
     some = f", first {len(shown)} of {len(calls)} calls" if len(shown) < len(calls) else ""
     figure.suptitle(f"{layer}{some}")
     canvas.draw()

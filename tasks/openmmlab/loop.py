@@ -27,6 +27,7 @@ from tasks.checkpoints import latest_checkpoint
 from tasks.openmmlab.check_data import require_sound_data
 from tasks.openmmlab.checkpoints import SafeRunner, bare
 from tasks.openmmlab.data import dataset_info, leaves, located, require_files
+from tasks.openmmlab.pictures import PicturesHook
 from tasks.openmmlab.precision import fit_precision
 from tasks.openmmlab.resuming import ResumeIterationsHook, find_resumption, resume
 from tasks.openmmlab.sketch import backbone_info
@@ -50,6 +51,8 @@ def train(run: Run) -> Path:
     processes = distributed.current()
     config = _config(run)
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
+    if run.config.get("sync_bn") != config.get("sync_bn"):
+        log.warning("sync_bn=%r needs CUDA; each process has its own", run.config["sync_bn"])
     found = processes.from_main(lambda: find_resumption(run.folder, processes.count))
     config.train_dataloader.setdefault(
         "worker_init_fn",
@@ -88,6 +91,8 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
     with _testing(run, checkpoint) as runner, _ProgressHook(f"{run.title} test") as progress:
         runner.register_hook(_CollectionHook(run.folder / ".collected"))
         runner.register_hook(progress, priority="LOW")
+        if not any(isinstance(hook, PicturesHook) for hook in runner.hooks):
+            runner.register_hook(PicturesHook(), priority="LOW")
         metrics = runner.test()
         scored = runner.test_dataloader.dataset
         name, split = dataset_info(scored)
@@ -159,9 +164,7 @@ def _distribute(config: Config) -> None:
         **(config.get("model_wrapper_cfg") or {}),
     }
     config.model_wrapper_cfg = {**wrapper, "device_ids": None}  # MMEngine would take a CUDA device
-    if config.get("sync_bn"):
-        log.warning("sync_bn=%r needs CUDA; each process has its own statistics", config.sync_bn)
-        config.sync_bn = None
+    config.sync_bn = None
 
 
 def _train_samples(config: Config) -> int | None:

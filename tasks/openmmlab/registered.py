@@ -4,6 +4,6 @@ from tasks.openmmlab.extension import install_ops
 
 install_ops()
 
-from tasks.openmmlab import adapter, checkpoints, spiking  # noqa: E402
+from tasks.openmmlab import adapter, checkpoints, firing_maps, pictures, spiking  # noqa: E402
 
-__all__ = ["adapter", "checkpoints", "install_ops", "spiking"]
+__all__ = ["adapter", "checkpoints", "firing_maps", "install_ops", "pictures", "spiking"]

@@ -15,37 +15,57 @@ from benchmark import profile_operations
 from benchmark.errors import UserError
 from benchmark.registry import TASKS
 from benchmark.task import ConfigError, Evaluation, Probe, Run, Task
+from tests.tasks import small
+from tests.tasks.small import CONFIGS, NANO, PATHS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-SMALL = {
-    "digits": (),
-    "imagenet": ("data.image_size=64",),
-    "mask_rcnn_digit_scenes": (),
-    "mask_rcnn_coco": (
-        "test_dataloader.dataset.pipeline.1.scale=(100, 64)",
-        "model.test_cfg.rpn.max_per_img=4",
-    ),
-    "semantic_fpn_digit_scenes": (),
-    "semantic_fpn_ade20k": ("model.data_preprocessor.size=(64, 96)",),
-    "semantic_fpn_voc2012": ("model.data_preprocessor.size=(64, 96)",),
+PARTS = {
+    "digits": {"head"},
+    "imagenet": {"head"},
+    "mask_rcnn_digit_scenes": {"neck", "rpn_head", "bbox_head", "mask_head"},
+    "mask_rcnn_15m_t1_coco": {"neck", "rpn_head", "bbox_head", "mask_head"},
+    "mask_rcnn_resnet18_coco": {"neck", "rpn_head", "bbox_head", "mask_head"},
+    "mask_rcnn_pvt_tiny_coco": {"neck", "rpn_head", "bbox_head", "mask_head"},
+    "faster_rcnn_nano_bccd": {"neck", "rpn_head", "bbox_head"},
+    "retinanet_15m_t1_coco": {"neck", "bbox_head"},
+    "semantic_fpn_digit_scenes": {"neck", "decode_head"},
+    "semantic_fpn_15m_t4_ade20k": {"neck", "decode_head"},
+    "semantic_fpn_resnet18_ade20k": {"neck", "decode_head"},
+    "semantic_fpn_pvt_tiny_ade20k": {"neck", "decode_head"},
+    "upernet_15m_t1_ade20k": {"decode_head"},
 }
-PATHS = {path.stem: path for path in CONFIGS.glob("*/*.py") if path.parent.name != "_base_"}
+COCO, ADE20K, VOC2012 = (
+    "mask_rcnn_15m_t1_coco",
+    "semantic_fpn_15m_t1_ade20k",
+    "semantic_fpn_15m_t1_voc2012",
+)
+CLASSIFICATION = CONFIGS / "classification"
+ALL = {path.stem: path for path in (*PATHS, *CLASSIFICATION.glob("*.py"))}
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def resolved(
-    name: str, *overrides: str, backbone: str = "meta_spikeformer_nano", **arguments: Any
+    name: str, *overrides: str, backbone: str = NANO, **arguments: Any
 ) -> tuple[Task, dict[str, Any]]:
-    task = TASKS.get(PATHS[name].parent.name)()
-    return task, task.resolve(PATHS[name], backbone, arguments, overrides)
+    path = ALL[name]
+    if path.parent == CLASSIFICATION:
+        task: Task = TASKS.get("classification")()
+        return task, task.resolve(path, backbone, arguments, overrides)
+    return small.resolved(path, *overrides, backbone=backbone, **arguments)
 
 
-def sketched(
-    name: str, *overrides: str, backbone: str = "meta_spikeformer_nano", **arguments: Any
-) -> Probe:
+def sketched(name: str, *overrides: str, backbone: str = NANO, **arguments: Any) -> Probe:
     task, config = resolved(name, *overrides, backbone=backbone, **arguments)
     return task.sketch(config)
+
+
+def smaller(name: str) -> list[str]:
+    """Overrides for a small image and few proposals."""
+    if ALL[name].parent == CLASSIFICATION:
+        return ["data.image_size=64"] if name == "imagenet" else []
+    _, config = resolved(name)
+    few = ["model.test_cfg.rpn.max_per_img=4"] if "rpn_head" in config["model"] else []
+    return [*small.shrinking(config), *few]
 
 
 def parameters(probe: Probe) -> int:
@@ -66,41 +86,45 @@ def macs_by_part(probe: Probe) -> dict[str, float]:
     return parts
 
 
-def test_no_configuration_is_left_out():
-    assert PATHS.keys() == SMALL.keys()
+def test_no_kind_of_model_is_left_out():
+    """A kind is what detects or segments, and whose backbone it stands on."""
+
+    def kind(path: Path) -> tuple[str, str]:
+        model = small.resolved(path)[1]["model"]
+        return model.get("decode_head", model)["type"], model["backbone"]["type"]
+
+    tested = {kind(path) for path in PATHS if path.stem in PARTS}
+    assert {kind(path) for path in PATHS} == tested
+    assert {path.stem for path in CLASSIFICATION.glob("*.py")} <= PARTS.keys()
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", PARTS)
 def test_its_operations_can_be_counted(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     """With no data set on disk, nothing written, nothing said."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path / "none"))
-    probe = sketched(name, *SMALL[name])
+    probe = sketched(name, *smaller(name))
     parts = macs_by_part(probe)
-    expected = {
-        "classification": {"backbone", "head"},
-        "detection": {"backbone", "neck", "rpn_head", "bbox_head", "mask_head"},
-        "segmentation": {"backbone", "neck", "decode_head"},
-    }[PATHS[name].parent.name]
-    assert parts.keys() == expected
+    assert parts.keys() == {"backbone"} | PARTS[name]
     assert all(macs > 0 for macs in parts.values())
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr().out == ""
     info = probe.backbone
-    assert (info.name, info.arguments) == ("meta_spikeformer_nano", {})
+    if ALL[name].parent == CLASSIFICATION or small.is_spiking(ALL[name]):
+        assert (info.name, info.arguments) == (NANO, {})
     assert info.parameters == sum(p.numel() for p in probe.model.backbone.parameters())
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", PARTS)
 def test_it_is_the_same_every_time_and_leaves_chance_alone(name: str):
     probes = []
     for seed in (3, 4):
         torch.manual_seed(seed)
         expected = torch.rand(1)
         torch.manual_seed(seed)
-        probes.append(sketched(name, *SMALL[name]))
+        probes.append(sketched(name, *smaller(name)))
         assert torch.equal(torch.rand(1), expected)
     first, second = probes
     assert not first.model.training
@@ -111,20 +135,18 @@ def test_it_is_the_same_every_time_and_leaves_chance_alone(name: str):
 @pytest.mark.parametrize(
     ("name", "backbone", "overrides", "count"),
     [
-        ("imagenet", "meta_spikeformer_15m", (), 15_112_208),
-        ("mask_rcnn_coco", "meta_spikeformer_15m", (), 34_863_320),
-        ("mask_rcnn_coco", "meta_spikeformer_55m", (), 75_007_728),
-        ("semantic_fpn_ade20k", "meta_spikeformer_15m", (), 16_470_142),
-        (
-            "semantic_fpn_ade20k",
-            "meta_spikeformer_55m",
-            ("model.neck.out_channels=256",),
-            58_992_278,
-        ),
+        ("imagenet", "15m", (), 15_112_208),
+        ("mask_rcnn_15m_t1_coco", "15m", (), 34_863_320),
+        ("mask_rcnn_55m_t1_coco", "55m", (), 75_007_728),
+        ("semantic_fpn_15m_t1_ade20k", "15m", (), 16_470_142),
+        ("semantic_fpn_15m_t4_ade20k", "15m", (), 16_470_142),
+        ("semantic_fpn_55m_t1_ade20k", "55m", (), 58_992_278),
+        ("semantic_fpn_55m_t1_ade20k", "55m", ("model.decode_head.channels=256",), 61_520_022),
     ],
 )
 def test_parameters_are_those_of_the_published_models(name, backbone, overrides, count):
-    assert parameters(sketched(name, *overrides, backbone=backbone)) == count
+    probe = sketched(name, *overrides, backbone=f"meta_spikeformer_{backbone}")
+    assert parameters(probe) == count
 
 
 @pytest.mark.parametrize(
@@ -132,10 +154,10 @@ def test_parameters_are_those_of_the_published_models(name, backbone, overrides,
     [
         ("imagenet", (3, 224, 224)),
         ("digits", (3, 32, 32)),
-        ("mask_rcnn_coco", (3, 800, 1333)),
+        (COCO, (3, 800, 1333)),
         ("mask_rcnn_digit_scenes", (3, 128, 128)),
-        ("semantic_fpn_ade20k", (3, 512, 512)),
-        ("semantic_fpn_voc2012", (3, 512, 512)),
+        (ADE20K, (3, 512, 512)),
+        (VOC2012, (3, 512, 512)),
     ],
 )
 def test_the_image_is_of_the_size_of_testing(name: str, shape: tuple[int, ...]):
@@ -144,18 +166,19 @@ def test_the_image_is_of_the_size_of_testing(name: str, shape: tuple[int, ...]):
 
 
 def test_an_image_is_padded_to_what_the_strides_divide():
-    probe = sketched("mask_rcnn_coco", *SMALL["mask_rcnn_coco"])
+    probe = sketched(COCO, *smaller(COCO))
     (batch,) = probe.batches
     seen = []
     probe.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
     with torch.no_grad():
         probe.forward(probe.model, batch)
-    assert seen == [(1, 3, 64, 128)]
+    assert batch["inputs"][0].shape == (3, 100, 166)
+    assert seen == [(1, 3, 128, 192)]
 
 
 def test_the_macs_of_a_segmentor_are_those_of_its_layers():
     """The neck and the classifier by hand: four maps at strides 2, 4, 8 and 16."""
-    parts = macs_by_part(sketched("semantic_fpn_ade20k", "model.data_preprocessor.size=(64, 64)"))
+    parts = macs_by_part(sketched(ADE20K, "model.data_preprocessor.size=(64, 64)"))
     sides, channels = (32, 16, 8, 4), (8, 16, 48, 160)
     laterals = sum(side**2 * each * 128 for side, each in zip(sides, channels, strict=True))
     smoothing = sum(side**2 * 128 * 128 * 9 for side in sides)
@@ -168,33 +191,33 @@ def test_the_macs_of_a_segmentor_are_those_of_its_layers():
 def test_the_heads_of_a_detector_read_as_much_as_at_a_test():
     """Whatever a random detector finds: all proposals, and masks of 100 of them."""
     overrides = (
-        *SMALL["mask_rcnn_coco"],
+        *smaller(COCO),
         "model.test_cfg.rpn.max_per_img=110",
         "model.roi_head.mask_head.conv_out_channels=16",
     )
-    parts = macs_by_part(sketched("mask_rcnn_coco", *overrides))
+    parts = macs_by_part(sketched(COCO, *overrides))
     assert parts["bbox_head"] == 110 * (49 * 256 * 1024 + 1024 * 1024 + 1024 * (81 + 320))
     convolutions = 14**2 * 9 * (256 * 16 + 3 * 16 * 16)
     assert parts["mask_head"] == 100 * (convolutions + 28**2 * (16 * 16 + 16 * 80))
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn_coco", "semantic_fpn_voc2012"])
+@pytest.mark.parametrize("name", [COCO, VOC2012])
 def test_a_test_step_takes_the_batch_as_well(name: str):
-    probe = sketched(name, *SMALL[name])
+    probe = sketched(name, *smaller(name))
     (batch,) = probe.batches
     with torch.no_grad():
         (sample,) = probe.model.test_step(batch)
     height, width = batch["inputs"][0].shape[-2:]
-    if name == "mask_rcnn_coco":
+    if name == COCO:
         assert sample.pred_instances.masks.shape[-2:] == (height, width)
     else:
         assert sample.pred_sem_seg.data.shape == (1, height, width)
 
 
-@pytest.mark.parametrize("name", ["imagenet", "mask_rcnn_coco", "semantic_fpn_ade20k"])
+@pytest.mark.parametrize("name", ["imagenet", COCO, ADE20K])
 def test_time_steps_and_arguments_reach_the_backbone(name: str):
     key = "model.time_steps=3" if name == "imagenet" else "model.backbone.time_steps=3"
-    probe = sketched(name, *SMALL[name], key, attention="sdsa1")
+    probe = sketched(name, *smaller(name), key, attention="sdsa1")
     assert probe.backbone.time_steps == 3
     assert probe.backbone.arguments == {"attention": "sdsa1"}
     maps = []
@@ -206,7 +229,7 @@ def test_time_steps_and_arguments_reach_the_backbone(name: str):
 
 
 def test_without_a_test_size_it_says_what_names_one():
-    task, config = resolved("mask_rcnn_coco")
+    task, config = resolved(COCO)
     pipeline = config["test_dataloader"]["dataset"]["pipeline"]
     config["test_dataloader"]["dataset"]["pipeline"] = [pipeline[0], pipeline[2]]
     with pytest.raises(ConfigError, match="names no test size; expected model.data_preprocessor"):
@@ -241,13 +264,14 @@ def test_both_frameworks_in_one_process_do_not_mix():
         "for path in map(Path, sys.argv[1:]):\n"
         "    task = TASKS.get(path.parent.name)()\n"
         "    probe = task.sketch(task.resolve(path, 'meta_spikeformer_nano', {}, []))\n"
-        "    print(type(probe.model.neck).__module__.split('.')[0])\n"
+        "    print(type(probe.model.neck).__module__)\n"
         "print(r.DefaultScope.get_current_instance())"
     )
     names = ("mask_rcnn_digit_scenes", "semantic_fpn_digit_scenes", "mask_rcnn_digit_scenes")
     done = subprocess.run(
-        [sys.executable, "-c", code, *(str(PATHS[name]) for name in names)],
+        [sys.executable, "-c", code, *(str(ALL[name]) for name in names)],
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == ["mmdet", "mmseg", "mmdet", "None"], done.stderr
+    ours = [f"tasks.{task}.heads" for task in ("detection", "segmentation", "detection")]
+    assert done.stdout.split() == [*ours, "None"], done.stderr

@@ -113,6 +113,26 @@ def test_images_of_weight_zero_are_not_there():
     assert nothing == [{}]
 
 
+def test_of_many_objects_in_one_place_the_nearest_is_taken():
+    """The last of those that are as near; one that does not count only where no other is left."""
+    dataset, _ = random_case(0, images=8)
+    rng = np.random.default_rng(0)
+    dataset["annotations"], found = [], []
+    for image in range(8):
+        for _ in range(6):
+            place, size = rng.integers(40, 44, 2), rng.integers(56, 62, 2)
+            box = [float(value) for value in (*place, *size)]
+            number = len(dataset["annotations"]) + 1
+            about = {"image_id": image, "category_id": 1, "bbox": box}
+            area = float(rng.choice([900, 2000, 9500]))
+            dataset["annotations"].append({"id": number, "area": area, "iscrowd": 0, **about})
+            moved = [value + float(rng.integers(-3, 4)) for value in box]
+            found.append({**about, "score": float(rng.random()), "bbox": moved})
+    (stats,) = weighted(matches(dataset, found, "bbox"), np.ones((8, 1), int))
+    assert agrees(stats, pycocotools_stats(dataset, found, "bbox"))
+    assert len(set(stats.values())) == len(STATS)
+
+
 def test_a_crowd_swallows_every_detection_of_it():
     dataset, _ = random_case(0, images=2)
     box = [0.0, 0.0, 120.0, 120.0]

@@ -135,6 +135,11 @@ class TestPlainCheckpointHook:
         train(tmp_path / "one", 3, max_keep_ckpts=1)
         assert [path.name for path in (tmp_path / "one").glob("*.pth")] == ["epoch_3.pth"]
 
+    def test_an_epoch_is_saved_unless_said_otherwise(self):
+        assert checkpoints.PlainCheckpointHook().interval == 1
+        assert checkpoints.PlainCheckpointHook(interval=4).interval == 4
+        assert checkpoints.PlainCheckpointHook(by_epoch=False).interval == -1
+
     def test_it_writes_whole_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         written = []
         put = WholeFileBackend.put

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import torch
 
+from benchmark.results import find_records
 from benchmark.task import Run
 from tests.tasks.openmmlab.tiny import ROOT, tiny_config, tiny_run
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("data_root")]
 
 WORKER = Path(__file__).with_name("worker.py")
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 SGD = {
     "_delete_": True,
     "type": "OptimWrapper",
@@ -32,7 +34,7 @@ def work(run: Run, processes: int, limits: list[int]) -> list[dict[str, Any]]:
     order.write_bytes(pickle.dumps((run, limits)))
     launcher = [sys.executable]
     if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        launcher += TORCHRUN
     done = subprocess.run(
         [*launcher, str(WORKER), str(order)],
         cwd=ROOT,
@@ -119,3 +121,31 @@ def test_two_processes_train_and_score_a_detector(tmp_path: Path):
         text=True,
     )
     assert "epoch_2.pth is of 2 processes, and there are 1; start 2, or delete" in alone.stderr
+
+
+def test_the_command_does_a_suite_in_two_processes(tmp_path: Path):
+    (tmp_path / "tiny.json").write_text(json.dumps(tiny_config("segmentation")))
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "name: two\nbackbones: [meta_spikeformer_nano]\nprofile_images: 3\n"
+        "tasks: [{task: segmentation, config: tiny.json}]\n"
+    )
+    arguments = ["run", str(suite), "--work-dir", str(tmp_path / "work"), "--limit", "5"]
+    done = subprocess.run(
+        [sys.executable, *TORCHRUN, "-m", "benchmark.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    ((_, record),) = find_records(tmp_path / "work")
+    assert record.status == "finished"
+    assert record.device.startswith("2 x ")
+    assert (record.dataset.train_samples, record.dataset.test_samples) == (5, 5)
+    assert record.operations.images == 5  # a whole batch, of which each process scored a part
+    assert record.metrics["miou"].interval is not None
+    assert record.per_class["miou"]
+    assert {"backbone", "neck", "decode_head"} <= record.energy_by_part["rate-45nm"].keys()
+    assert done.stdout.count("Segmentation\n") == done.stdout.count("runs: 1 finished") == 1

@@ -107,6 +107,14 @@ def test_each_level_of_a_pyramid_has_its_maps(at_once, monkeypatch):
     assert [rates.shape for rates in drawn["1"][1]] == [(STEPS, side, side) for side in (8, 4, 2)]
 
 
+def test_single_steps_behind_a_mean_over_time_are_calls_of_their_own(monkeypatch):
+    neuron = IFNode(step_mode="s")
+    neuron.register_forward_pre_hook(lambda node, given: node.reset())
+    model = Spiking(neuron, [currents[:1] for currents in currents_of(8, 4)], at_once=False)
+    _, drawn = heard(model, monkeypatch)
+    assert [rates.shape for rates in drawn["1"][1]] == [(1, 8, 8), (1, 4, 4)]
+
+
 def test_the_image_is_what_the_model_saw_in_rgb(monkeypatch):
     _, drawn = heard(Spiking(LIF(), currents_of(SIDE)), monkeypatch)
     seen = batch_of(2)["inputs"][1].numpy()

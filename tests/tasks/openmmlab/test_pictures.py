@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from faster_coco_eval import COCO
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -163,6 +163,16 @@ class TestBoxes:
             drawn = touched(half, pixels_of(data, 3))
             assert drawn.any()
             assert drawn[inside].mean() < 0.5
+
+    def test_truth_is_loaded_as_the_pipeline_loads_it(self, scenes_with_boxes, monkeypatch):
+        data = scenes_with_boxes
+        inside = truth_of(data, 3)[2].any(0).repeat(TIMES, 0).repeat(TIMES, 1)
+        steps = data.pipeline.transforms
+        boxes_only = TRANSFORMS.build({"type": "mmdet.LoadAnnotations", "with_bbox": True})
+        monkeypatch.setattr(data.pipeline, "transforms", [*steps[:-1], boxes_only, steps[-1]])
+        truth, predicted = halves(predicted_beside_truth(data, 3, detections(data, 3)))
+        assert touched(truth, pixels_of(data, 3))[inside].mean() < 0.5
+        assert touched(predicted, pixels_of(data, 3))[inside].mean() > 0.9
 
     def test_names_and_scores_are_written(self):
         instances = InstanceData(

@@ -227,7 +227,7 @@ def test_it_trains(root: Path, new_run, name: str, final: str):
     task, run = new_run(name, *length[name], "train_dataloader.batch_size=2")
     checkpoint = task.train(run)
     assert checkpoint == run.folder / final
-    _, dataset = task.evaluate(run, checkpoint)
+    dataset = task.evaluate(run, checkpoint).dataset
     assert (dataset.train_samples, dataset.test_samples) == (3, 3)
 
 
@@ -289,7 +289,7 @@ def check_segmentation(task: Task, run: Run, name: str, path: Path) -> Any:
             np.where((expected < shift) | (expected == 255), 255, expected - shift).ravel()
         )
     assert len(np.unique(np.concatenate(found))) > 2
-    metrics, dataset = task.evaluate(run, path)
+    metrics, dataset = task.evaluate(run, path)[:2]
     miou, accuracy = mean_iou(np.concatenate(found), np.concatenate(truth), classes)
     assert metrics["miou"] == pytest.approx(miou, abs=1e-9)
     assert miou > 0
@@ -352,11 +352,11 @@ def check_detection(
 ) -> Any:
     """Scores of random weights lie between 0 and 1, and those of the truth are 1; the data set."""
     random_weights(task, run, path)
-    metrics, dataset = task.evaluate(run, path)
+    metrics, dataset = task.evaluate(run, path)[:2]
     assert {"box_map", "mask_map", "box_map50", "mask_map50"} <= metrics.keys()
     assert all(0 <= value < 0.5 for value in metrics.values())
     perfect(root / "coco" / "annotations" / "instances_val2017.json")
-    metrics, _ = task.evaluate(run, path)
+    metrics = task.evaluate(run, path).metrics
     assert metrics["box_map"] == pytest.approx(1)
     assert metrics["mask_map"] == pytest.approx(1)
     return dataset

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler
 
@@ -58,6 +58,20 @@ def same(a: Any, b: Any) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The images that data sets were asked for."""
+    asked: list[int] = []
+    load = BaseDataset.__getitem__
+
+    def asking(self: BaseDataset, index: int) -> Any:
+        asked.append(index)
+        return load(self, index)
+
+    monkeypatch.setattr(BaseDataset, "__getitem__", asking)
+    return asked
+
+
 def train_in_parts(folder: Path, task: str, config: dict[str, Any], stop: int) -> Path:
     stopped = copy.deepcopy(config)
     stopped["custom_hooks"] = [
@@ -73,12 +87,16 @@ def train_in_parts(folder: Path, task: str, config: dict[str, Any], stop: int) -
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_who_goes_on_gets_the_weights_of_who_never_stopped(tmp_path: Path, case: str):
+def test_who_goes_on_gets_the_weights_of_who_never_stopped(
+    tmp_path: Path, case: str, loaded: list[int]
+):
     changes, stop, checkpoint = CASES[case]
     config = tiny_config("segmentation", **copy.deepcopy(changes))
     loop.train(tiny_run(tmp_path / "straight", "segmentation", config))
     found = train_in_parts(tmp_path / "parts", "segmentation", config, stop)
     assert found.name == checkpoint
+    done = int(found.stem.split("_")[1]) * (3 if found.name.startswith("epoch") else 1)
+    assert len(loaded) == 2 * (6 + stop + 6 - done), "images of what was done before were loaded"
     straight, parts = last(tmp_path / "straight"), last(tmp_path / "parts")
     assert straight["meta"]["iter"] == parts["meta"]["iter"] == 6
     for part in ("state_dict", "optimizer", "param_schedulers"):
