@@ -79,8 +79,7 @@ class OpenMMLabTask(Task):
     def evaluate(self, run: Run, checkpoint: Path) -> Evaluation:
         from tasks.openmmlab import loop
 
-        metrics, dataset = loop.test(run, checkpoint)
-        return Evaluation(dict(metrics), dataset)
+        return loop.evaluate(run, checkpoint)
 
     def probe(self, run: Run, checkpoint: Path) -> Probe:
         from tasks.openmmlab import loop

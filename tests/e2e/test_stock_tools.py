@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.tasks.small import NANO, PATHS, data_of, is_spiking, resolved, short
+from tests.tasks.tiny_data import TREES, make_tiny
+
+PACKAGES = {"detection": "mmdet", "segmentation": "mmseg"}
+METRICS = {"detection": "box_map50", "segmentation": "miou"}
+AT_ONCE = {
+    "mask_rcnn_15m_t1_coco",
+    "mask_rcnn_digit_scenes",
+    "semantic_fpn_15m_t4_ade20k",
+    "semantic_fpn_digit_scenes",
+}
 
 
 def run(package: str, script: str, *arguments: str | Path, env: dict, cwd: Path) -> str:
@@ -26,21 +39,26 @@ def run(package: str, script: str, *arguments: str | Path, env: dict, cwd: Path)
 
 
 @pytest.mark.parametrize(
-    ("package", "task", "metric"),
-    [("mmdet", "detection", "box_map50"), ("mmseg", "segmentation", "miou")],
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.stem in AT_ONCE else pytest.mark.slow)
+        for path in PATHS
+    ],
 )
-def test_train_and_test(spikebench, helpers, package, task, metric):
-    few = [
-        "--cfg-options",
-        "train_cfg.max_epochs=1",
-        *(f"{split}_dataloader.dataset.indices=8" for split in ("train", "val", "test")),
-    ]
-    config, folder = helpers.CONFIGS[task], spikebench.folder
-    options = {"env": spikebench.env, "cwd": folder}
-    trained = run(package, "train.py", config, "--work-dir", folder / "out", *few, **options)
-    assert "loss" in trained
-    checkpoint = folder / "out" / "epoch_1.pth"
-    tested = run(
-        package, "test.py", config, checkpoint, "--work-dir", folder / "out", *few, **options
-    )
-    assert metric in tested
+def test_train_and_test(spikebench, path: Path):
+    """On two images a split, below `data` where the scripts are started, as is usual with them."""
+    folder, task = spikebench.folder, path.parent.name
+    _, config = resolved(path)
+    for name in data_of(config) & TREES.keys():
+        make_tiny(folder / "data", name)
+    options = [*short(config), "default_hooks.logger.interval=1"]
+    options += [f"{split}_dataloader.dataset.indices=2" for split in ("train", "val", "test")]
+    if is_spiking(path):
+        options.append(f"model.backbone.name={NANO}")
+    given = ["--work-dir", folder / "out", "--cfg-options", *options]
+    where = {"env": spikebench.env, "cwd": folder}
+    trained = run(PACKAGES[task], "train.py", path, *given, **where)
+    assert re.search(r"\bloss: \d+\.\d+", trained)
+    (checkpoint,) = (folder / "out").glob("*_1.pth")
+    tested = run(PACKAGES[task], "test.py", path, checkpoint, *given, **where)
+    assert re.search(rf"\b{METRICS[task]}: \d\.\d+", tested)
