@@ -45,6 +45,9 @@ NeuronName = Literal["lif", "if", "plif", "ilif", "psn"]
 CONV_NORMS = (ConvNorm, RepConvNorm)
 FIRING_CURRENT = 2.0
 """What makes a LIF with tau = 2 and threshold 1 fire in its first time step."""
+ATTENTION_CURRENT = 1.25
+"""Where Q (K^T V), which grows with the tokens, starts neither silent at 32x32 pixels nor, at 512x512,
+so far above the threshold that its surrogate gradient is exactly 0."""
 
 
 class MetaSpikeformer(nn.Module):
@@ -60,7 +63,7 @@ class MetaSpikeformer(nn.Module):
         in_channels: channels of the input: 3 for images, 2 for event frames.
         norm_bias: initial bias of the batch norms that neurons read. At T = 1 a neuron fires where
             its input reaches 2: with a bias of 0 that is 2 % of them at first, with 2 it is half,
-            which trains much faster from scratch. Queries, keys and values start with half of it.
+            which trains much faster from scratch. Queries, keys and values start with 1.25 at most.
         attention: spike-driven self-attention: sdsa1 is Q (x) SN(sum(K (x) V)), sdsa2
             Q (x) SN(sum(K)), sdsa3 SN(Q (K^T V)), and sdsa4 sdsa3 with a learnt threshold.
         attention_conv: what makes Q, K, V and the output: a re-parameterisable 3x3, a plain 3x3 or
@@ -160,11 +163,10 @@ class MetaSpikeformer(nn.Module):
                     for norm in [*inner, last] if carries_spikes else inner:
                         nn.init.constant_(norm.bias, norm_bias)
             elif isinstance(module, SpikeDrivenAttention):
-                # Summed over all tokens, products of neurons that fire every second time make the
-                # next ones fire always; their surrogate gradient is then exactly 0.
                 for name in ("q", "k", "v"):
                     if hasattr(module, name):
-                        nn.init.constant_(getattr(module, name).norm.bias, norm_bias / 2)
+                        bias = min(norm_bias, ATTENTION_CURRENT)
+                        nn.init.constant_(getattr(module, name).norm.bias, bias)
         # The last map starts where the LIF of a head fires. Otherwise that LIF, behind the spatial
         # mean, is silent at T = 1, and the gradient of the classifier's weight is exactly zero.
         carried = 0.0 if carries_spikes else norm_bias

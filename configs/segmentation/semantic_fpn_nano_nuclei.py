@@ -18,7 +18,7 @@ model = dict(
         channels=width,
         num_classes=2,
         loss_decode=[
-            dict(type="CrossEntropyLoss", loss_name="loss_ce", class_weight=[0.3, 1.0]),
+            dict(type="CrossEntropyLoss", loss_name="loss_ce", class_weight=[0.5, 1.0]),
             dict(type="DiceLoss", loss_name="loss_dice"),
         ],
         **from_scratch,
@@ -91,6 +91,8 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+# images are of two kinds, and batches of few: statistics of norms, too, are averaged
+custom_hooks = [dict(type="EMAHook", momentum=0.01, update_buffers=True)]
 log_processor = dict(by_epoch=True)
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50),

@@ -9,6 +9,7 @@ import gc
 import inspect
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +29,7 @@ from tasks.openmmlab.adapter import SpikingBackbone
 from tasks.openmmlab.data import SPLITS, leaves, located
 from tests.tasks.openmmlab.trees import IMAGES
 from tests.tasks.small import (
+    CONFIGS,
     NANO,
     PATHS,
     data_of,
@@ -303,6 +305,51 @@ def check_step(content: dict[str, Any], names: Sequence[str]) -> None:
     assert norms.keys() == {name.partition(".")[0] for name in names}
     assert all(0 < norm < math.inf for norm in norms.values())
     assert all(torch.isfinite(weight).all() for weight in content["state_dict"].values())
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "sample", "train", "test"),
+    [
+        ("faster_rcnn_nano_bccd", "bccd", 205, 72),
+        ("mask_rcnn_nano_nuclei", "nuclei200", 160, 40),
+        ("semantic_fpn_nano_nuclei", "nuclei200", 160, 40),
+        ("mask_rcnn_15m_t1_coco", "coco53_cc", 25, 27),  # one has no objects
+        ("semantic_fpn_15m_t1_ade20k", "ade20k_sample3", None, 3),
+    ],
+)
+def test_real_images_load(
+    name: str, sample: str, train: int | None, test: int, tmp_path: Path, monkeypatch
+):
+    """Through the stock data sets, each with what is to be found in it."""
+    shared = Path(os.environ.get("SPIKEBENCH_SHARED", CONFIGS.parents[1] / "shared")) / "data"
+    if not shared.is_dir():
+        pytest.skip(f"no {shared}; SPIKEBENCH_SHARED says where it is")
+    (path,) = [path for path in PATHS if path.stem == name]
+    _, config = resolved(path)
+    (tmp_path / only_data(config, path)).symlink_to(shared / sample)
+    monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path))
+    described = Config(located(config))
+    import_modules_from_strings(**described.custom_imports)
+    for split, count in (("train", train), ("test", test)):
+        if count is None:
+            continue
+        with DefaultScope.overwrite_default_scope(described.default_scope):
+            dataset = DATASETS.build(described[f"{split}_dataloader"].dataset)
+        assert type(dataset).__module__.startswith(described.default_scope)
+        assert len(dataset) == count
+        for index in (0, count - 1):
+            one = dataset[index]
+            assert one["inputs"].dtype == torch.uint8
+            if path.parent.name == "segmentation":
+                labels = one["data_samples"].gt_sem_seg.data
+                assert len(set(labels.unique().tolist()) - {255}) > 1
+            else:
+                truth = one["data_samples"].gt_instances
+                assert len(truth) > 0
+                assert (truth.bboxes.areas > 0).all()
+                if "mask" in name:
+                    assert truth.masks.areas.all()
 
 
 def test_every_tiny_data_set_has_its_images(tmp_path: Path):

@@ -22,9 +22,9 @@ def tiny(**options) -> nn.Module:
     return build_backbone("meta_spikeformer_nano", time_steps=2, **{**TINY, **options}).double()
 
 
-def images(batch: int = 2) -> Tensor:
+def images(batch: int = 2, size: int = 32) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, 3, 32, 32, generator=generator, dtype=torch.float64)
+    return torch.randn(batch, 3, size, size, generator=generator, dtype=torch.float64)
 
 
 def record(modules: dict[str, nn.Module]) -> dict[str, tuple]:
@@ -187,7 +187,7 @@ class TestDropPath:
         block = model.stages[3].blocks[1]
         seen = record({"attn": block.attn, "mlp": block.mlp})
         torch.manual_seed(0)
-        model(images(8))
+        model(images(8, size=128))  # enough tokens for attention to fire
         x, current = seen["attn"]
         rate = block.drop_path.rate
         lost = EQUATIONS[shortcut](x, torch.zeros_like(x))

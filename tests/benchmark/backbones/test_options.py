@@ -49,7 +49,7 @@ class TestList:
         assert options["depths"].values == "Sequence[int]"
         assert options["neuron"].values == "lif, if, plif, ilif, psn, a function"
         assert options["norm_bias"].about.startswith("initial bias of the batch norms that neurons")
-        assert options["norm_bias"].about.endswith("trains much faster from scratch.")
+        assert options["norm_bias"].about.endswith("start with 1.25 at most.")
 
     @pytest.mark.parametrize(
         ("values", "known"),
