@@ -169,7 +169,9 @@ class Processes:
         self._set(f"{self._scope}/failed/{self.rank}", reason)
         everyone = [f"{self._scope}/failed/{rank}" for rank in range(self.count)]
         together = self._said(everyone, within=_GRACE_S)
-        return Failure(reason if first == self.rank else f"process {first}: {why}", together)
+        # one that fails because another did has an error of the network to tell
+        own = first == self.rank or reason.startswith(why)
+        return Failure(reason if own else f"process {first}: {why}", together)
 
     def _fails_first(self, reason: str) -> tuple[int, str]:
         """The process that failed first in this part of the job, and its reason."""

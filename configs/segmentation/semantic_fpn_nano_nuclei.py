@@ -8,6 +8,7 @@ _base_ = [
 max_epochs = 40
 width = 64
 size = (256, 256)
+scale = (640, 512)  # twice the size of the images: half of the nuclei are below 14 pixels
 from_scratch = dict(norm_cfg=dict(type="BN"), initial_current=2.0)
 
 model = dict(
@@ -31,7 +32,7 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     contrast,
     dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=(320, 256), ratio_range=(1.0, 1.5), keep_ratio=True),
+    dict(type="RandomResize", scale=scale, ratio_range=(0.8, 1.25), keep_ratio=True),
     dict(type="RandomCrop", crop_size=size),
     dict(
         type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]
@@ -42,6 +43,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     contrast,
+    dict(type="Resize", scale=scale, keep_ratio=True),
     dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]
@@ -100,4 +102,4 @@ default_hooks = dict(
 )
 
 # Helpers above: without them an override of one is an error, and not without effect.
-del contrast, dataset, from_scratch, max_epochs, size, test_pipeline, train_pipeline, width
+del contrast, dataset, from_scratch, max_epochs, scale, size, test_pipeline, train_pipeline, width

@@ -115,6 +115,16 @@ class TestProcesses:
 
         assert together(2, work) == ["heard", "heard"]
 
+    def test_what_fails_all_alike_is_said_as_the_main_one_says_it(self):
+        def work(processes: Processes) -> object:
+            if processes.is_main:
+                time.sleep(0.3)
+                return processes.fail("no data (see error.log)")
+            processes._fails_first("no data")
+            return processes.fail("no data (see error.1.log)")
+
+        assert together(2, work)[0] == ("no data (see error.log)", True)
+
     def test_who_fails_alone_is_told_so(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(distributed, "_GRACE_S", 0.3)
         found = together(2, lambda it: it.fail("no memory") if it.rank else "busy")

@@ -23,7 +23,7 @@ TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1,) * 5, "num_heads": 2, "mlp_r
 
 
 def slow_lif(threshold: float = 1.0, learn_threshold: bool = False) -> LIF:
-    return LIF(tau=4.0, threshold=threshold, learn_threshold=learn_threshold)
+    return LIF(tau=2.5, threshold=threshold, learn_threshold=learn_threshold)
 
 
 CHANGES: list[dict[str, Any]] = [
@@ -178,7 +178,7 @@ def test_it_trains_one_step(change: dict):
             nn.init.eye_(module.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    logits = model(images(change.get("in_channels", 3), batch=4, size=64))
+    logits = model(images(change.get("in_channels", 3), batch=4, size=128))
     F.cross_entropy(logits, torch.arange(4)).backward()
     optimizer.step()
     after = dict(model.named_parameters())
