@@ -142,6 +142,7 @@ class Processes:
                     f"{devices} CUDA devices; start at most {devices} there"
                 )
             torch.cuda.set_device(self.local_rank)
+        self._meet("ready")
         distributed.init_process_group(
             "nccl" if torch.cuda.is_available() else "gloo",
             store=distributed.PrefixStore(f"{self._scope}/group", self._store),
@@ -150,6 +151,7 @@ class Processes:
             timeout=_COLLECTIVE_TIMEOUT,
         )
         try:
+            self._meet("joined")  # who fails at once would leave while others are still joining
             yield
         except Exception as error:
             self._fails_first(_reason(error))  # without the group the others fail too, if waiting
@@ -195,6 +197,12 @@ class Processes:
     def _set(self, key: str, value: str | bytes) -> None:
         if self._store is not None:
             self._store.set(key, value)
+
+    def _meet(self, name: str) -> None:
+        """Wait until all processes are here."""
+        self._set(f"{self._scope}/{name}/{self.rank}", "")
+        for rank in range(self.count):
+            self._wait(f"{self._scope}/{name}/{rank}")
 
     def _wait(self, key: str) -> None:
         """Wait until something is said, or until a process failed that would have to say it."""
@@ -301,7 +309,7 @@ def _given(launcher: str | None) -> Mapping[str, str] | None:
 
 
 def _given_by_slurm() -> Mapping[str, str]:
-    found = _variables(_SLURM, "--launcher slurm", "srun --ntasks 2 spikebench")
+    found = _variables(_SLURM, "--launcher slurm", "srun --ntasks 2 --kill-on-bad-exit spikebench")
     address = os.environ.get("MASTER_ADDR") or _first_node(found["SLURM_JOB_NODELIST"])
     # two jobs on one machine must not meet
     port = 20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000

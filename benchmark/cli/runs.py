@@ -55,7 +55,8 @@ def run(
 
     Detection and segmentation run in several processes, a device each, as
     `torchrun --nproc-per-node 2 -m benchmark.cli run SUITE` or
-    `srun --ntasks 2 spikebench run SUITE --launcher slurm`; the batch size is that of a process.
+    `srun --ntasks 2 --kill-on-bad-exit spikebench run SUITE --launcher slurm`; the batch size is
+    that of a process.
 
     Exits with 1 if a run failed, 130 if interrupted.
     """
