@@ -153,6 +153,7 @@ class Processes:
         try:
             self._meet("joined")  # who fails at once would leave while others are still joining
             yield
+            self._meet("done")
         except Exception as error:
             self._fails_first(_reason(error))  # without the group the others fail too, if waiting
             raise
