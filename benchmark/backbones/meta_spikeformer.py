@@ -46,8 +46,8 @@ CONV_NORMS = (ConvNorm, RepConvNorm)
 FIRING_CURRENT = 2.0
 """What makes a LIF with tau = 2 and threshold 1 fire in its first time step."""
 ATTENTION_CURRENT = 1.25
-"""Where Q (K^T V), which grows with the tokens, starts neither silent at 32x32 pixels nor, at 512x512,
-so far above the threshold that its surrogate gradient is exactly 0."""
+"""Where Q (K^T V), which grows with the tokens, starts neither silent at 32x32 pixels nor, at
+512x512, so far above the threshold that its surrogate gradient is exactly 0."""
 
 
 class MetaSpikeformer(nn.Module):

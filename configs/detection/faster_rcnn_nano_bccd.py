@@ -95,6 +95,3 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-
-# Helpers above: without them an override of one is an error, and not without effect.
-del classes, from_scratch, max_epochs, scale, test_pipeline, train_pipeline, width

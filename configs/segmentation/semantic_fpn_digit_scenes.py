@@ -73,6 +73,3 @@ default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50),
     checkpoint=dict(type="PlainCheckpointHook"),
 )
-
-# Helpers above: without them an override of one is an error, and not without effect.
-del class_weight, from_scratch, max_epochs, test_pipeline, train_pipeline, width

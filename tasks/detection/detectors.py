@@ -14,9 +14,7 @@ from tasks.openmmlab.adapter import fit_to_backbone
 class _Fitted:
     """Mixin before a detector: neck, anchors and RoI features are fitted to its backbone."""
 
-    def __init__(
-        self, backbone: Mapping[str, Any], neck: Mapping[str, Any], **parts: Any
-    ) -> None:
+    def __init__(self, backbone: Mapping[str, Any], neck: Mapping[str, Any], **parts: Any) -> None:
         fitted_neck, parts = fit_to_backbone(backbone, neck, parts)
         super().__init__(backbone=backbone, neck=fitted_neck, **parts)  # type: ignore[call-arg]
 

@@ -4,6 +4,21 @@ from tasks.openmmlab.extension import install_ops
 
 install_ops()
 
-from tasks.openmmlab import adapter, checkpoints, firing_maps, pictures, spiking  # noqa: E402
+from tasks.openmmlab import (  # noqa: E402
+    adapter,
+    checkpoints,
+    firing_maps,
+    pictures,
+    spiking,
+    transforms,
+)
 
-__all__ = ["adapter", "checkpoints", "firing_maps", "install_ops", "pictures", "spiking"]
+__all__ = [
+    "adapter",
+    "checkpoints",
+    "firing_maps",
+    "install_ops",
+    "pictures",
+    "spiking",
+    "transforms",
+]

@@ -8,19 +8,20 @@ import pytest
 
 from benchmark.registry import UnknownNameError
 from benchmark.task import ConfigError
-from tasks.config import load_config
+from tasks.config import load_config, read_config
+from tests.tasks.small import CONFIGS, PATHS, resolved
 
-ROOT = Path(__file__).parents[2]
 BASE = "lr = 0.1\nmodel = dict(type='Net', depths=[1, 2], size=(4, 8), act=None)\n"
 
 TASKS = ("classification", "detection", "segmentation")
-OURS = sorted(path for task in TASKS for path in (ROOT / "configs" / task).glob("*.py"))
-READ = {
-    *("model", "data", "trainer"),  # by the classification task
-    *("train_cfg", "val_cfg", "test_cfg"),  # by MMEngine's Runner
+OURS = sorted(path for task in TASKS for path in (CONFIGS / task).glob("*.py"))
+READ = {  # by MMEngine's Runner
+    "model",
+    *("train_cfg", "val_cfg", "test_cfg"),
     *("train_dataloader", "val_dataloader", "test_dataloader", "val_evaluator", "test_evaluator"),
     *("optim_wrapper", "param_scheduler", "auto_scale_lr", "sync_bn"),
     *("default_hooks", "log_processor", "default_scope", "custom_imports"),
+    *("custom_hooks", "env_cfg", "load_from", "log_level"),
 }
 
 
@@ -113,11 +114,19 @@ def test_a_missing_file_is_named(tmp_path: Path):
         load_config(tmp_path / "none.py", [])
 
 
-@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
-def test_our_configurations_are_plain_and_hold_no_helpers(path: Path):
-    resolved = load_config(path, [])
-    assert is_plain(resolved)
-    assert resolved.keys() <= READ
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_what_no_one_reads_is_dropped(path: Path):
+    _, config = resolved(path)
+    assert is_plain(config)
+    assert config.keys() <= READ
+
+
+@pytest.mark.parametrize("name", ["width", "dataset_type"])  # of the file, of the one it inherits
+def test_a_helper_of_a_file_is_no_key_to_override(name: str):
+    path = CONFIGS / "detection" / "mask_rcnn_nano_nuclei.py"
+    assert name in read_config(path)
+    with pytest.raises(UnknownNameError, match=name):
+        resolved(path, f"{name}=3")
 
 
 def test_reading_one_needs_neither_torch_nor_a_framework():
