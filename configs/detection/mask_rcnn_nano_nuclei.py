@@ -45,8 +45,10 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=500)),
 )
 
+contrast = dict(type="BrightOnDark")  # four images in five fluoresce, the others are stained
 train_pipeline = [
     dict(type="LoadImageFromFile"),
+    contrast,
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="Resize", scale=scale, keep_ratio=True),
     dict(type="RandomCrop", crop_size=(256, 256)),
@@ -58,6 +60,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
+    contrast,
     dict(type="Resize", scale=scale, keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(

@@ -6,4 +6,4 @@ _base_ = [
     "../_base_/mmseg.py",
 ]
 
-model = dict(decode_head=dict(num_classes=19))
+model = dict(data_preprocessor=dict(size=(512, 1024)), decode_head=dict(num_classes=19))

@@ -5,7 +5,7 @@ _base_ = [
     "../_base_/mmseg.py",
 ]
 
-max_epochs = 40
+max_epochs = 60
 width = 64
 size = (256, 256)
 scale = (640, 512)  # twice the size of the images: half of the nuclei are below 14 pixels
@@ -27,7 +27,7 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     contrast,
     dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=scale, ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(type="RandomResize", scale=scale, ratio_range=(0.6, 1.7), keep_ratio=True),
     dict(type="RandomCrop", crop_size=size),
     dict(
         type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]

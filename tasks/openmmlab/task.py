@@ -46,6 +46,8 @@ _RUNNER_KEYS = frozenset(
 class OpenMMLabTask(Task):
     """Trains, scores and probes with MMEngine's Runner, imported when first needed."""
 
+    distributed = True
+
     def resolve(
         self, config: Path, backbone: str, arguments: Mapping[str, Any], overrides: Sequence[str]
     ) -> dict[str, Any]:

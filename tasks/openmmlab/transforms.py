@@ -12,29 +12,30 @@ from mmengine.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class BrightOnDark(BaseTransform):
-    """Make micrographs of fluorescence and of stained tissue alike: grey, objects bright.
+    """Make micrographs of fluorescence and of stained tissue more alike: objects bright on dark.
 
     An image whose mean is above half of the range is taken for stained tissue under transmitted
-    light and inverted. Then grey values are stretched so that `low` per cent of the pixels are
-    black and `100 - high` per cent white; an image of one value becomes black. The three channels
-    are equal.
+    light and inverted. Then values are stretched, all channels alike, so that `low` per cent of
+    the pixels are black and `100 - high` per cent white, and dim ones are lifted by `gamma`. An
+    image of one value becomes black.
 
     Args:
         low: percentile that becomes 0.
         high: percentile that becomes 255.
+        gamma: the power that values between black, 0, and white, 1, are raised to.
     """
 
-    def __init__(self, low: float = 1.0, high: float = 99.8) -> None:
+    def __init__(self, low: float = 1.0, high: float = 99.8, gamma: float = 0.5) -> None:
         self.percentiles = [low, high]
+        self.gamma = gamma
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace `results['img']`, `(H, W, 3)` in BGR order of dtype uint8, by the same shape."""
-        grey = cv2.cvtColor(results["img"], cv2.COLOR_BGR2GRAY)
-        if grey.mean() > 127.5:
-            grey = 255 - grey
+        image = results["img"]
+        if image.mean() > 127.5:
+            image = 255 - image
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         black, white = np.percentile(grey, self.percentiles)
-        stretched = (grey - black) * (255 / max(white - black, 1))
-        results["img"] = cv2.cvtColor(
-            stretched.clip(0, 255).round().astype(np.uint8), cv2.COLOR_GRAY2BGR
-        )
+        stretched = ((image - black) / max(white - black, 1)).clip(0, 1) ** self.gamma
+        results["img"] = (255 * stretched).round().astype(np.uint8)
         return results
