@@ -143,7 +143,7 @@ def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
     In a process that is not the main one: none.
     """
     processes = distributed.current()
-    if processes.count > 1 and not getattr(task, "distributed", False):
+    if processes.count > 1 and not task.distributed:
         raise UserError(
             f"{run.task} runs in one process, and there are {processes.count}; "
             "run its suite without torchrun or srun"

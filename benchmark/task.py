@@ -88,9 +88,11 @@ class Task(ABC):
 
     Attributes:
         metrics: the metrics that `evaluate` returns.
+        distributed: whether several processes may do one run together.
     """
 
     metrics: Mapping[str, MetricSpec]
+    distributed: bool = False
 
     @abstractmethod
     def resolve(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mmengine.registry import DefaultScope
 
 from benchmark.task import Run
 from tasks.datasets.digit_scenes import ensure_digit_scenes
@@ -16,6 +17,18 @@ CONFIGS = {
     "detection": ROOT / "configs" / "detection" / "mask_rcnn_digit_scenes.py",
     "segmentation": ROOT / "configs" / "segmentation" / "semantic_fpn_digit_scenes.py",
 }
+
+
+collect_ignore = ["openmmlab/worker.py"]  # a script that reads what is beside it
+
+
+@pytest.fixture(autouse=True)
+def _scope() -> Iterator[None]:
+    """A registry's default scope ends with the test that set it."""
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -172,7 +172,7 @@ class TestEvaluate:
             found = model(images).argmax(1).numpy()
         assert len(set(found)) > 1
         run = new_run(f"model.time_steps={time_steps}")
-        metrics, dataset = ClassificationTask().evaluate(run, checkpoint)
+        metrics, dataset, *_ = ClassificationTask().evaluate(run, checkpoint)
         assert metrics == {"top1": pytest.approx((found == labels).mean(), abs=1e-7)}
         assert 0 < metrics["top1"] < 1
         assert dataset.model_dump() == {
@@ -189,7 +189,7 @@ class TestEvaluate:
         with torch.no_grad():
             model.distillation_head.bias.copy_(torch.tensor([0.0, 1e4, 0.0]))
         save_file(model.state_dict(), tmp_path / "weights.safetensors")
-        metrics, _ = ClassificationTask().evaluate(new_run(), tmp_path / "weights.safetensors")
+        metrics, *_ = ClassificationTask().evaluate(new_run(), tmp_path / "weights.safetensors")
         assert metrics["top1"] == pytest.approx(1 / 3)
 
     def test_scores_are_of_full_precision(self, root: Path, new_run, tmp_path: Path, monkeypatch):
@@ -216,7 +216,7 @@ class TestEvaluate:
             build_classifier("meta_spikeformer_nano", 3).state_dict(), tmp_path / "w.safetensors"
         )
         run = new_run(limit=7)
-        _, dataset = ClassificationTask().evaluate(run, tmp_path / "w.safetensors")
+        _, dataset, *_ = ClassificationTask().evaluate(run, tmp_path / "w.safetensors")
         assert (dataset.train_samples, dataset.test_samples) == (None, 7)
 
     def test_its_operations_are_counted_on_its_images(self, root: Path, new_run, tmp_path: Path):
@@ -286,6 +286,6 @@ def test_training_with_a_distillation_head_is_refused(root: Path, new_run):
 def test_it_trains(root: Path, new_run, tmp_path: Path):
     run = new_run("trainer.max_epochs=1", "trainer.precision=32-true")
     checkpoint = ClassificationTask().train(run)
-    metrics, dataset = ClassificationTask().evaluate(run, checkpoint)
+    metrics, dataset, *_ = ClassificationTask().evaluate(run, checkpoint)
     assert 0 <= metrics["top1"] <= 1
     assert dataset.train_samples == 6

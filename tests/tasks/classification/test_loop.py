@@ -231,7 +231,7 @@ class TestEvaluate:
             logits = model.eval()(torch.stack(images)).numpy()
         checkpoint = tmp_path / "other.pth"
         torch.save(model.state_dict(), checkpoint)
-        metrics, dataset = loop.evaluate(run, checkpoint)
+        metrics, dataset, *_ = loop.evaluate(run, checkpoint)
         ranked = np.argsort(-logits, axis=1)
         assert len(set(ranked[:, 0])) > 3
         hits = ranked == np.array(labels)[:, None]
@@ -249,7 +249,7 @@ class TestEvaluate:
 
     def test_without_a_limit_it_is_of_the_whole_split(self, trained):
         run, checkpoint = trained
-        _, dataset = loop.evaluate(dataclasses.replace(run, limit=None), checkpoint)
+        _, dataset, *_ = loop.evaluate(dataclasses.replace(run, limit=None), checkpoint)
         assert (dataset.train_samples, dataset.test_samples) == (1442, 355)
 
     def test_ctrl_c_is_passed_on(self, trained, monkeypatch: pytest.MonkeyPatch):
@@ -302,7 +302,7 @@ class TestLogs:
         first = logged(run)["val/top1"]
         later = dataclasses.replace(run, config=new_run(2).config)
         checkpoint = loop.train(later)
-        metrics, _ = loop.evaluate(later, checkpoint)
+        metrics, *_ = loop.evaluate(later, checkpoint)
         columns = logged(run)
         assert len(first) == 1
         assert len(columns["val/top1"]) == 2

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mmengine.registry import TRANSFORMS
+
+from tasks.openmmlab.transforms import BrightOnDark
+
+
+def of(image: np.ndarray, **options: float) -> np.ndarray:
+    return BrightOnDark(**options)({"img": image})["img"]
+
+
+@pytest.fixture
+def micrograph() -> np.ndarray:
+    """Dim grey discs' worth of pixels on near-black."""
+    image = np.full((40, 50, 3), 10, np.uint8)
+    image[5:15, 5:15] = 30
+    image[20:30, 20:30] = 20
+    return image
+
+
+def test_dark_is_black_and_bright_is_white(micrograph: np.ndarray):
+    seen = of(micrograph)
+    assert (seen.dtype, seen.shape) == (np.uint8, micrograph.shape)
+    assert (seen[0, 0] == 0).all()
+    assert (seen[5:15, 5:15] == 255).all()
+
+
+def test_dim_pixels_are_lifted_by_gamma(micrograph: np.ndarray):
+    assert of(micrograph, gamma=1.0)[25, 25, 0] == 128
+    assert of(micrograph, gamma=0.5)[25, 25, 0] == round(255 * 0.5**0.5)
+
+
+def test_stained_tissue_is_inverted(micrograph: np.ndarray):
+    np.testing.assert_array_equal(of(255 - micrograph), of(micrograph))
+
+
+def test_colours_stay_apart():
+    image = np.full((40, 50, 3), 240, np.uint8)
+    image[5:25, 5:25] = (200, 60, 120)  # purple, in BGR order
+    blue, green, red = of(image)[10, 10]
+    assert blue < red < green
+
+
+def test_an_image_of_one_value_is_black():
+    assert (of(np.full((8, 8, 3), 90, np.uint8)) == 0).all()
+
+
+@pytest.mark.parametrize("scope", ["mmdet", "mmseg"])
+def test_both_packages_find_it(scope: str):
+    assert isinstance(TRANSFORMS.build({"type": "BrightOnDark", "_scope_": scope}), BrightOnDark)
