@@ -5,10 +5,10 @@ _base_ = [
     "../_base_/mmseg.py",
 ]
 
-max_epochs = 60
-width = 64
+max_epochs = 150
+width = 32
 size = (256, 256)
-scale = (640, 512)  # twice the size of the images: half of the nuclei are below 14 pixels
+scale = (320, 256)
 from_scratch = dict(norm_cfg=dict(type="BN"), initial_current=2.0)
 
 model = dict(
@@ -27,7 +27,7 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     contrast,
     dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=scale, ratio_range=(0.6, 1.7), keep_ratio=True),
+    dict(type="RandomResize", scale=scale, ratio_range=(0.7, 1.6), keep_ratio=True),
     dict(type="RandomCrop", crop_size=size),
     dict(
         type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]
