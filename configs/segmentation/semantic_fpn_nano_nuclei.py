@@ -5,7 +5,7 @@ _base_ = [
     "../_base_/mmseg.py",
 ]
 
-max_epochs = 150
+max_epochs = 60
 width = 32
 size = (256, 256)
 scale = (320, 256)
@@ -88,6 +88,8 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+# batches are of few images, of two kinds: statistics of norms, too, are averaged
+custom_hooks = [dict(type="EMAHook", momentum=0.01, update_buffers=True)]
 log_processor = dict(by_epoch=True)
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50),
