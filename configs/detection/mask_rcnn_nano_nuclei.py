@@ -6,7 +6,7 @@ _base_ = [
     "../_base_/mmdet.py",
 ]
 
-max_epochs = 48
+max_epochs = 32
 width = 64
 scale = (640, 512)  # twice the size of the images: half of the nuclei are below 14 pixels
 from_scratch = dict(initial_current=2.0)
