@@ -15,6 +15,8 @@ from benchmark.registry import TASKS
 from benchmark.results import BackboneInfo, DatasetInfo
 from benchmark.task import Evaluation, MetricSpec, Probe, Run, Task
 
+collect_ignore = ["distributed_worker.py"]  # a script that reads what is beside it
+
 
 class FakeTask(Task):
     """A task that takes no time; its configuration says what goes wrong."""
