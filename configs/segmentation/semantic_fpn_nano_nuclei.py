@@ -5,10 +5,10 @@ _base_ = [
     "../_base_/mmseg.py",
 ]
 
-max_epochs = 60
+max_epochs = 40
 width = 32
-size = (256, 256)
-scale = (320, 256)
+size = (384, 384)
+scale = (480, 384)  # half as large again as the images
 from_scratch = dict(norm_cfg=dict(type="BN"), initial_current=2.0)
 
 model = dict(
@@ -22,7 +22,9 @@ model = dict(
     ),
 )
 
-contrast = dict(type="BrightOnDark")  # four images in five fluoresce, the others are stained
+contrast = dict(
+    type="BrightOnDark", background=101
+)  # four images in five fluoresce, the others are stained
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     contrast,
@@ -50,7 +52,7 @@ dataset = dict(
     seg_map_suffix=".png",
 )
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
@@ -76,7 +78,7 @@ val_evaluator = dict(type="MeanIoU")
 test_evaluator = val_evaluator
 
 train_cfg = dict(max_epochs=max_epochs)
-optim_wrapper = dict(optimizer=dict(lr=4e-3, betas=(0.9, 0.99)))
+optim_wrapper = dict(optimizer=dict(lr=3e-3, betas=(0.9, 0.99)))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=20),
     dict(

@@ -43,6 +43,15 @@ def test_colours_stay_apart():
     assert blue < red < green
 
 
+def test_a_glow_is_no_object():
+    glow = np.linspace(0, 60, 200)[None, :, None].repeat(160, 0).repeat(3, 2).astype(np.uint8)
+    glow[70:90, 20:40] += 60
+    assert of(glow)[80, 190, 0] > 180
+    seen = of(glow, background=41)
+    assert seen[80, 190, 0] < 140
+    assert (seen[75:85, 25:35] > 240).all()
+
+
 def test_an_image_of_one_value_is_black():
     assert (of(np.full((8, 8, 3), 90, np.uint8)) == 0).all()
 
