@@ -5,7 +5,7 @@ _base_ = [
     "../_base_/mmseg.py",
 ]
 
-max_epochs = 40
+max_epochs = 32
 width = 32
 size = (384, 384)
 scale = (480, 384)  # half as large again as the images
