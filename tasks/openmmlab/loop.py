@@ -24,8 +24,8 @@ from benchmark.progress import Progress
 from benchmark.results import DatasetInfo
 from benchmark.task import Evaluation, MissingDataError, Probe, Run
 from tasks.checkpoints import latest_checkpoint
-from tasks.openmmlab.check_data import require_sound_data
 from tasks.openmmlab.checkpoints import SafeRunner, bare
+from tasks.openmmlab.checks.data import require_sound_data
 from tasks.openmmlab.data import dataset_info, leaves, located, require_files
 from tasks.openmmlab.pictures import PicturesHook
 from tasks.openmmlab.precision import fit_precision
@@ -108,12 +108,6 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
             intervals |= getattr(metric, "intervals", {})
             per_class |= getattr(metric, "per_class", {})
     return Evaluation(dict(metrics), dataset, intervals, per_class)
-
-
-def test(run: Run, checkpoint: Path) -> tuple[dict[str, float], DatasetInfo]:
-    """The figures of `evaluate` alone: metrics by name, and what they are of."""
-    metrics, dataset, *_ = evaluate(run, checkpoint)
-    return metrics, dataset
 
 
 def probe(run: Run, checkpoint: Path) -> Probe:

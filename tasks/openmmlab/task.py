@@ -94,7 +94,7 @@ class OpenMMLabTask(Task):
         return sketch(config)
 
     def check_data(self, config: Path, overrides: Sequence[str]) -> list[SplitCheck]:
-        from tasks.openmmlab.check_data import check_data
+        from tasks.openmmlab.checks.data import check_data
 
         read = _without_helpers(read_config(config))
         return check_data(overridden(read, overrides, config.name))

@@ -235,7 +235,7 @@ def test_a_run_leaves_maps_as_files_and_in_tensorboard(tmp_path):
     config = tiny_config("segmentation", custom_hooks=[hook])
     config["train_cfg"]["max_epochs"] = 1
     run = tiny_run(tmp_path / "run", "segmentation", config)
-    loop.test(run, loop.train(run))
+    loop.evaluate(run, loop.train(run))
     files = sorted((run.folder / "firing_rates" / layer).glob("*"))
     assert [file.name for file in files] == ["0000.png", "0003.png"]
     board = EventAccumulator(str(run.tensorboard), size_guidance={"images": 0}).Reload()

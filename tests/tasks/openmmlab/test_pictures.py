@@ -370,7 +370,7 @@ def test_a_run_leaves_pictures_as_files_and_in_tensorboard(task, tmp_path):
     config = tiny_config(task, custom_hooks=[{"type": "PicturesHook", "count": 3}])
     config["train_cfg"]["max_epochs"] = 1
     run = tiny_run(tmp_path / task, task, config)
-    loop.test(run, loop.train(run))
+    loop.evaluate(run, loop.train(run))
     files = sorted((run.folder / "pictures").glob("*"))
     assert [file.name for file in files] == ["0000.png", "0002.png", "0004.png"]
     board = EventAccumulator(str(run.tensorboard), size_guidance={"images": 0}).Reload()

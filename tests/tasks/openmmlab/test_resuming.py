@@ -130,11 +130,11 @@ def test_what_is_scored_is_the_moving_average(tmp_path: Path):
     assert not torch.equal(average, trained)
     probe = loop.probe(run, checkpoint)
     assert torch.equal(probe.model.state_dict()[name], average)
-    metrics = loop.test(run, checkpoint)[0]
+    metrics = loop.evaluate(run, checkpoint).metrics
     alone = tmp_path / "average.pth"
     torch.save({"state_dict": content["state_dict"]}, alone)
     plain = tiny_run(tmp_path, "segmentation", tiny_config("segmentation"))
-    assert loop.test(plain, alone)[0] == metrics
+    assert loop.evaluate(plain, alone).metrics == metrics
 
 
 class TestFindResumption:

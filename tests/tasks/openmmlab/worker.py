@@ -40,7 +40,7 @@ def train_and_score(run: Run, limits: list[int]) -> list[dict[str, Any]]:
     checkpoint = loop.train(run)
     scores = []
     for limit in limits:
-        metrics = loop.test(dataclasses.replace(run, limit=limit), checkpoint)[0]
+        metrics = loop.evaluate(dataclasses.replace(run, limit=limit), checkpoint).metrics
         scores.append({"metrics": metrics, "counted": counted[-1:]})
     return scores
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from tasks.openmmlab.check_images import (
+from tasks.openmmlab.checks.images import (
     NOTHING_LABELLED,
     LabelRange,
     Listed,

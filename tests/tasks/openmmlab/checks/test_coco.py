@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmdet.datasets import CityscapesDataset, CocoDataset
 
-from tasks.openmmlab.check_coco import Coco, Reading, check_coco
+from tasks.openmmlab.checks.coco import Coco, Reading, check_coco
 from tests.tasks.openmmlab import trees
 
 CLASSES = ("ant", "bee", "cat")

@@ -15,9 +15,9 @@ from mmengine.registry import DATASETS, METRICS, Registry
 from benchmark.datacheck import SplitCheck
 from benchmark.errors import UserError
 from benchmark.task import MissingDataError
-from tasks.openmmlab.check_cache import Memory
-from tasks.openmmlab.check_coco import Reading, check_coco
-from tasks.openmmlab.check_images import LabelRange, Listed, check_images
+from tasks.openmmlab.checks.cache import Memory
+from tasks.openmmlab.checks.coco import Reading, check_coco
+from tasks.openmmlab.checks.images import LabelRange, Listed, check_images
 from tasks.openmmlab.data import dataset_info, require, require_files
 
 

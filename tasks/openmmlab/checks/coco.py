@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.openmmlab.check_images import Listed
-from tasks.openmmlab.coco_file import (
+from tasks.openmmlab.checks.coco_file import (
     ANNOTATION_KEYS,
     IMAGE_KEYS,
     Annotated,
@@ -24,6 +23,7 @@ from tasks.openmmlab.coco_file import (
     read_coco,
     short,
 )
+from tasks.openmmlab.checks.images import Listed
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from benchmark.datacheck import SplitCheck, first_errors
 from benchmark.task import MissingDataError
 from tasks.datasets import DatasetError
 from tasks.openmmlab import registered  # noqa: F401  (operators before mmdet)
-from tasks.openmmlab.check_dataset import DataSet, check_dataset
+from tasks.openmmlab.checks.dataset import DataSet, check_dataset
 from tasks.openmmlab.data import SPLITS, leaves, located
 
 log = logging.getLogger("spikebench")

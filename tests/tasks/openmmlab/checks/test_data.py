@@ -21,12 +21,12 @@ from benchmark.datacheck import SplitCheck
 from benchmark.task import MissingDataError
 from tasks.config import load_config
 from tasks.datasets import DatasetError
-from tasks.openmmlab import check_dataset
-from tasks.openmmlab.check_data import check_data, require_sound_data
+from tasks.openmmlab.checks import dataset as check_dataset
+from tasks.openmmlab.checks.data import check_data, require_sound_data
 from tasks.openmmlab.data import located
 from tests.tasks.openmmlab import trees
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = Path(__file__).parents[4] / "configs"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -568,7 +568,7 @@ class TestMemory:
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data root with the real samples, under the names of the whole data sets."""
-    folder = Path(__file__).parents[4] / "shared"
+    folder = Path(__file__).parents[5] / "shared"
     folder = Path(os.environ.get("SPIKEBENCH_SHARED", folder)) / "data"
     if not folder.is_dir():
         pytest.skip(f"no {folder}; SPIKEBENCH_SHARED says where it is")

@@ -1,0 +1,1 @@
+"""What is looked at in data before training starts: `spikebench check-data`."""
