@@ -18,6 +18,7 @@ model = dict(
     decode_head=dict(
         channels=width,
         num_classes=2,
+        loss_decode=dict(class_weight=[0.7, 1.0]),
         **from_scratch,
     ),
 )

@@ -26,20 +26,28 @@ class BrightOnDark(BaseTransform):
         gamma: the power that values between black, 0, and white, 1, are raised to.
         background: side in pixels of the square that no object fills; what is darkest in each is
             smoothed and subtracted. 0 subtracts nothing.
+        red: whether of stained tissue only the red channel is kept, in all three: haematoxylin,
+            which stains nuclei, absorbs red, and eosin, which stains the rest, lets it through.
     """
 
     def __init__(
-        self, low: float = 1.0, high: float = 99.8, gamma: float = 0.5, background: int = 0
+        self,
+        low: float = 1.0,
+        high: float = 99.8,
+        gamma: float = 0.5,
+        background: int = 0,
+        red: bool = False,
     ) -> None:
         self.percentiles = [low, high]
         self.gamma = gamma
         self.background = background
+        self.red = red
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace `results['img']`, `(H, W, 3)` in BGR order of dtype uint8, by the same shape."""
         image = results["img"]
         if image.mean() > 127.5:
-            image = 255 - image
+            image = 255 - (image[..., 2:].repeat(3, axis=2) if self.red else image)
         if self.background:
             sides = (self.background, self.background)
             opened = cv2.morphologyEx(image, cv2.MORPH_OPEN, np.ones(sides, np.uint8))

@@ -12,11 +12,11 @@ from benchmark.task import Run
 from tests.tasks.small import CONFIGS, NANO, resolved
 
 IMAGES = 4
-STEPS = 300
+STEPS = 800
 WIDTH = 64
 SPLIT = "annotations/instances_train2017.json"
 SCHEDULE = [
-    {"type": "LinearLR", "start_factor": 0.05, "by_epoch": False, "begin": 0, "end": 20},
+    {"type": "LinearLR", "start_factor": 0.05, "by_epoch": False, "begin": 0, "end": 100},
     {"type": "CosineAnnealingLR", "by_epoch": False, "begin": 0, "end": STEPS, "eta_min": 1e-5},
 ]
 ONE_BATCH = (
@@ -37,7 +37,7 @@ FROM_SCRATCH = (
     f"train_cfg.max_epochs={STEPS}",
     f"default_hooks.checkpoint.interval={STEPS}",
     f"param_scheduler={json.dumps(SCHEDULE)}",
-    "optim_wrapper.optimizer.lr=2e-3",
+    "optim_wrapper.optimizer.lr=1e-3",
     '+model.neck.norm_cfg={"type": "BN"}',
     *(
         f"+model.{part}.initial_current=2.0"

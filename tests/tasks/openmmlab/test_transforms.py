@@ -43,6 +43,16 @@ def test_colours_stay_apart():
     assert blue < red < green
 
 
+def test_of_stained_tissue_what_lets_red_through_is_dark():
+    image = np.full((40, 50, 3), 240, np.uint8)
+    image[5:20, 5:20] = (160, 60, 110)  # haematoxylin
+    image[25:35, 25:45] = (180, 90, 235)  # eosin
+    seen = of(image, red=True)
+    assert (seen[5:20, 5:20] == 255).all()
+    assert (seen[25:35, 25:45] < 60).all()
+    assert (of(image)[25:35, 25:45].max(-1) > 150).all()
+
+
 def test_a_glow_is_no_object():
     glow = np.linspace(0, 60, 200)[None, :, None].repeat(160, 0).repeat(3, 2).astype(np.uint8)
     glow[70:90, 20:40] += 60
