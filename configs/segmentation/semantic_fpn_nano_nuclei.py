@@ -18,13 +18,12 @@ model = dict(
     decode_head=dict(
         channels=width,
         num_classes=2,
-        loss_decode=dict(class_weight=[0.7, 1.0]),
         **from_scratch,
     ),
 )
 
 contrast = dict(
-    type="BrightOnDark", background=101
+    type="BrightOnDark", background=101, red=True
 )  # four images in five fluoresce, the others are stained
 train_pipeline = [
     dict(type="LoadImageFromFile"),
