@@ -10,14 +10,17 @@ width = 32
 size = (384, 384)
 scale = (480, 384)  # half as large again as the images
 from_scratch = dict(norm_cfg=dict(type="BN"), initial_current=2.0)
+integer_spikes = "ilif"  # 0 to 4: of one time step, more of a shade than a binary spike
 
 model = dict(
     data_preprocessor=dict(size=size),
-    backbone=dict(name="meta_spikeformer_nano"),
-    neck=dict(out_channels=width, **from_scratch),
+    backbone=dict(name="meta_spikeformer_nano", arguments=dict(neuron=integer_spikes)),
+    neck=dict(out_channels=width, neuron=dict(neuron=integer_spikes), **from_scratch),
     decode_head=dict(
         channels=width,
         num_classes=2,
+        neuron=dict(neuron=integer_spikes),
+        loss_decode=[dict(type="CrossEntropyLoss"), dict(type="DiceLoss", loss_weight=1.0)],
         **from_scratch,
     ),
 )
