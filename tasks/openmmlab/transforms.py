@@ -9,6 +9,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
+OTSU_GAMMA = 0.7  # lifts dim objects out of the dark before Otsu's threshold is sought
+
 
 @TRANSFORMS.register_module()
 class BrightOnDark(BaseTransform):
@@ -20,10 +22,15 @@ class BrightOnDark(BaseTransform):
     the pixels are black and `100 - high` per cent white, and dim ones are lifted by `gamma`. An
     image of one value becomes black.
 
+    Without a `gamma` given, each image has its own: the one that brings what divides its dark
+    pixels from its bright ones, by Otsu (1979, "A threshold selection method from gray-level
+    histograms"), to mid grey. A model then sees objects of dim images as bright as those of others.
+
     Args:
         low: percentile that becomes 0.
         high: percentile that becomes 255.
-        gamma: the power that values between black, 0, and white, 1, are raised to.
+        gamma: the power that values between black, 0, and white, 1, are raised to; None for each
+            image's own.
         background: side in pixels of the square that no object fills; what is darkest in each is
             smoothed and subtracted. 0 subtracts nothing.
         red: whether of stained tissue only the red channel is kept, in all three: haematoxylin,
@@ -34,7 +41,7 @@ class BrightOnDark(BaseTransform):
         self,
         low: float = 1.0,
         high: float = 99.8,
-        gamma: float = 0.5,
+        gamma: float | None = 0.5,
         background: int = 0,
         red: bool = False,
     ) -> None:
@@ -54,6 +61,17 @@ class BrightOnDark(BaseTransform):
             image = cv2.subtract(image, cv2.blur(opened, sides))
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         black, white = np.percentile(grey, self.percentiles)
-        stretched = ((image - black) / max(white - black, 1)).clip(0, 1) ** self.gamma
-        results["img"] = (255 * stretched).round().astype(np.uint8)
+        stretched = ((image - black) / max(white - black, 1)).clip(0, 1)
+        gamma = self._gamma_to_mid_grey(stretched) if self.gamma is None else self.gamma
+        results["img"] = (255 * stretched**gamma).round().astype(np.uint8)
         return results
+
+    @staticmethod
+    def _gamma_to_mid_grey(image: np.ndarray) -> float:
+        grey = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_BGR2GRAY)
+        lifted = cv2.GaussianBlur(grey**OTSU_GAMMA, (0, 0), 1)
+        threshold, _ = cv2.threshold(
+            (255 * lifted).round().astype(np.uint8), 0, 255, cv2.THRESH_OTSU
+        )
+        # a threshold near black or white would make all pixels white or black
+        return OTSU_GAMMA * float(np.log(0.5) / np.log(np.clip(threshold / 255, 0.05, 0.9)))

@@ -7,7 +7,7 @@ from mmengine.registry import TRANSFORMS
 from tasks.openmmlab.transforms import BrightOnDark
 
 
-def of(image: np.ndarray, **options: float) -> np.ndarray:
+def of(image: np.ndarray, **options: float | None) -> np.ndarray:
     return BrightOnDark(**options)({"img": image})["img"]
 
 
@@ -30,6 +30,19 @@ def test_dark_is_black_and_bright_is_white(micrograph: np.ndarray):
 def test_dim_pixels_are_lifted_by_gamma(micrograph: np.ndarray):
     assert of(micrograph, gamma=1.0)[25, 25, 0] == 128
     assert of(micrograph, gamma=0.5)[25, 25, 0] == round(255 * 0.5**0.5)
+
+
+@pytest.mark.parametrize("bright", [40, 90, 200])
+def test_without_a_gamma_dim_objects_are_as_bright_as_others(bright: int):
+    """Discs of two brightnesses on black, under a few white pixels of dirt."""
+    image = np.zeros((60, 60, 3), np.uint8)
+    image[10:30, 10:30] = bright
+    image[35:50, 35:50] = int(bright * 0.8)
+    image[0, :12] = 255
+    seen = of(image, gamma=None)
+    assert (seen[12:28, 12:28] > 127).all()
+    assert (seen[37:48, 37:48] > 127).all()
+    assert (seen[52:, :30] < 10).all()
 
 
 def test_stained_tissue_is_inverted(micrograph: np.ndarray):
@@ -64,6 +77,7 @@ def test_a_glow_is_no_object():
 
 def test_an_image_of_one_value_is_black():
     assert (of(np.full((8, 8, 3), 90, np.uint8)) == 0).all()
+    assert (of(np.full((8, 8, 3), 90, np.uint8), gamma=None) == 0).all()
 
 
 @pytest.mark.parametrize("scope", ["mmdet", "mmseg"])
