@@ -6,7 +6,10 @@ import ast
 import json
 from typing import Any
 
+import yaml
+
 from benchmark.registry import unknown_name
+from benchmark.strict_yaml import StrictLoader
 from benchmark.task import ConfigError
 
 
@@ -23,17 +26,24 @@ def split_override(override: str) -> tuple[str, str]:
 
 
 def parse_value(text: str) -> Any:
-    """A value as JSON or Python writes it; anything else is a string.
+    """A value as JSON or Python writes it, or YAML in braces; anything else is a string.
 
     Example:
         >>> parse_value("1e-3"), parse_value("[0, 1]"), parse_value("None"), parse_value("sgd")
         (0.001, [0, 1], None, 'sgd')
+        >>> parse_value("{neuron: ilif, rates: [1e-3, a]}")
+        {'neuron': 'ilif', 'rates': [0.001, 'a']}
     """
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
+    if text.startswith(("{", "[")):
+        try:
+            return yaml.load(text, StrictLoader)
+        except (yaml.YAMLError, RecursionError):
+            return text
     return text
 
 

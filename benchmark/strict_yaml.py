@@ -1,7 +1,8 @@
-"""YAML in which a key comes once."""
+"""YAML in which a key comes once and 1e-3 is a number."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -9,6 +10,8 @@ import yaml
 
 class StrictLoader(yaml.SafeLoader):
     """Refuses a key that comes twice; by itself YAML keeps the last and says nothing.
+
+    Numbers may be written as 1e-3, as in YAML 1.2; PyYAML by itself wants 1.0e-3.
 
     Raises:
         yaml.YAMLError: it is no YAML, or a key comes twice; the message says where.
@@ -34,3 +37,8 @@ class StrictLoader(yaml.SafeLoader):
                 )
             known.append((key.tag, key.value))
         return node
+
+
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)

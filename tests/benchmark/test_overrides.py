@@ -35,6 +35,8 @@ def applied(override: str) -> dict:
         ("(4, 8)", (4, 8)),
         ("{'opt': 'sgd'}", {"opt": "sgd"}),
         ('{"opt": "sgd"}', {"opt": "sgd"}),
+        ("{type: Pretrained, checkpoint: a-1.pth}", {"type": "Pretrained", "checkpoint": "a-1.pth"}),
+        ("[{type: Hook, lr: 1e-3}, b]", [{"type": "Hook", "lr": 1e-3}, "b"]),
         ("'12'", "12"),
         ("sgd", "sgd"),
         ("a=b", "a=b"),
@@ -45,7 +47,7 @@ def applied(override: str) -> dict:
         ("[" * 9999, "[" * 9999),
     ],
 )
-def test_a_value_is_json_or_python_or_a_string(text: str, value: object):
+def test_a_value_is_json_or_python_or_yaml_or_a_string(text: str, value: object):
     parsed = parse_value(text)
     assert parsed == value
     assert type(parsed) is type(value)

@@ -32,3 +32,10 @@ def test_a_key_that_comes_twice_is_named_with_its_place(text: str):
 )
 def test_all_else_is_read_as_it_always_is(text: str):
     assert yaml.load(text, StrictLoader) == yaml.safe_load(text)
+
+
+def test_an_exponent_makes_a_number_and_a_date_or_name_does_not():
+    text = "[1e-3, -2E+5, 1.e3, e3, 1e, 1e3x, 2024-01-01]"
+    *read, date = yaml.load(text, StrictLoader)
+    assert read == [1e-3, -2e5, 1e3, "e3", "1e", "1e3x"]
+    assert date == yaml.safe_load("2024-01-01")
