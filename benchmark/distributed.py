@@ -311,9 +311,11 @@ def _given(launcher: str | None) -> Mapping[str, str] | None:
 
 def _given_by_slurm() -> Mapping[str, str]:
     found = _variables(_SLURM, "--launcher slurm", "srun --ntasks 2 --kill-on-bad-exit spikebench")
-    address = os.environ.get("MASTER_ADDR") or _first_node(found["SLURM_JOB_NODELIST"])
-    # two jobs on one machine must not meet
-    port = 20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20000
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or found["SLURM_JOB_NODELIST"]
+    address = os.environ.get("MASTER_ADDR") or _first_node(nodes)
+    # two jobs on one machine must not meet, nor two steps of a job
+    job, step = (int(os.environ.get(f"SLURM_{name}_ID", "0")) for name in ("JOB", "STEP"))
+    port = 20000 + (job + 97 * step) % 20000
     return {
         "RANK": found["SLURM_PROCID"],
         "WORLD_SIZE": found["SLURM_NTASKS"],

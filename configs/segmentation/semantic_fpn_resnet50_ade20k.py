@@ -20,5 +20,3 @@ model = dict(
     decode_head=dict(in_channels=[128] * 4, num_classes=150, norm_cfg=norm),
 )
 sync_bn = "torch"  # where several devices train
-
-# A helper above: without it an override of it is an error, and not without effect.

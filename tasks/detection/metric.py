@@ -36,8 +36,8 @@ class CocoAP(CocoMetric):
     """Box and mask AP of COCO as pycocotools defines them, not rounded.
 
     Only images with predictions handed in are scored, so a limited test split is scored on itself.
-    It takes the place of MMDetection's `CocoMetric` in an inherited configuration by its type
-    alone.
+    It takes the place of MMDetection's `CocoMetric` in the inherited configurations of stock data
+    sets by its type alone.
 
     Args:
         ann_file: the COCO annotations; None takes those the data set names in its metainfo.
@@ -55,7 +55,7 @@ class CocoAP(CocoMetric):
 
     Raises:
         ConfigError: `metric` is neither of the two, `resamples` is negative, `format_only` is set,
-            or nothing names the annotations.
+            nothing names the annotations, or masks are to be scored and none are predicted.
     """
 
     default_prefix = None
@@ -116,6 +116,11 @@ class CocoAP(CocoMetric):
             image_ids = [prediction["img_id"] for _, prediction in results]
             predictions = [prediction for _, prediction in results]
             files = self.results2json(predictions, str(Path(folder) / "predictions"))
+            if missing := [kind for kind in self.metrics if kind not in files]:
+                raise ConfigError(
+                    f"CocoAP: metric asks for {missing[0]!r}, and the model predicts boxes alone; "
+                    "set metric='bbox'"
+                )
             for kind in self.metrics:
                 detections = json.loads(Path(files[kind]).read_text())
                 evaluation = evaluate(truth, detections, kind, self.cat_ids, image_ids)

@@ -13,7 +13,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.config import ConfigDict
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
@@ -126,21 +128,23 @@ class SpikingBackbone(BaseModule):
         fits = (prefix for prefix in prefixes if all(prefix + key in given for key in own))
         prefix = min(fits, key=len)
         others = given.keys() - {prefix + key for key in own}
-        log.info(
-            "%s: %d tensors loaded into the backbone; not of it, and left out: %s",
-            path,
-            len(own),
-            ", ".join(sorted(others)) or "none",
+        line = (
+            f"{path}: {len(own)} tensors loaded into the backbone; not of it, and left out: "
+            f"{', '.join(sorted(others)) or 'none'}"
         )
+        log.info(line)
+        print_log(line, logger="current")  # the log of the stock tools
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images `(B, C, H, W)` to the chosen maps.
+        """Images `(B, C, H, W)` to the chosen maps, in channels-last memory layout.
+
+        Convolutions of a CPU are faster in it, and neck and heads keep the layout.
 
         Returns:
             Maps `(B, C_i, H_i, W_i)`, the mean over time; or `(T * B, C_i, H_i, W_i)`, time first,
             where time is kept.
         """
-        maps = self.model(x)
+        maps = self.model(x.contiguous(memory_format=torch.channels_last))
         chosen = [maps[i] for i in self.out_indices]
         return tuple(one.flatten(0, 1) if self.keep_time else one.mean(0) for one in chosen)
 

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from benchmark.task import MissingDataError
+from mmengine.utils import import_modules_from_strings
+
+from benchmark.task import ConfigError, MissingDataError
 from tasks.datasets import data_root
 from tasks.datasets.published import missing, published_at
 
@@ -45,6 +47,21 @@ def _moved(node: Any, root: Path) -> Any:
         first, *rest = PurePosixPath(node).parts
         return str(root.joinpath(*rest)) if first == _BELOW else node
     return node
+
+
+def import_custom(config: Mapping[str, Any]) -> None:
+    """Import the modules that `custom_imports` of a configuration names.
+
+    Raises:
+        ConfigError: one cannot be imported.
+    """
+    named = config.get("custom_imports")
+    if not named:
+        return
+    try:
+        import_modules_from_strings(**named)
+    except ImportError as error:
+        raise ConfigError(f"custom_imports={dict(named)}: {error}") from error
 
 
 def leaves(described: Any, key: str = "dataset") -> Iterator[tuple[str, dict[str, Any]]]:

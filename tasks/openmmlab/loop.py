@@ -16,7 +16,6 @@ from mmengine.dist import all_reduce, is_distributed
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from mmengine.utils import import_modules_from_strings
 
 from benchmark import distributed
 from benchmark.backbones.weights import load_weights
@@ -26,7 +25,7 @@ from benchmark.task import Evaluation, MissingDataError, Probe, Run
 from tasks.checkpoints import latest_checkpoint
 from tasks.openmmlab.checkpoints import SafeRunner, bare
 from tasks.openmmlab.checks.data import require_sound_data
-from tasks.openmmlab.data import dataset_info, leaves, located, require_files
+from tasks.openmmlab.data import dataset_info, import_custom, leaves, located, require_files
 from tasks.openmmlab.pictures import PicturesHook
 from tasks.openmmlab.precision import fit_precision
 from tasks.openmmlab.resuming import ResumeIterationsHook, find_resumption, resume
@@ -92,7 +91,7 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         runner.register_hook(_CollectionHook(run.folder / ".collected"))
         runner.register_hook(progress, priority="LOW")
         if not any(isinstance(hook, PicturesHook) for hook in runner.hooks):
-            runner.register_hook(PicturesHook(), priority="LOW")
+            runner.register_hook(PicturesHook(required=False), priority="LOW")
         metrics = runner.test()
         scored = runner.test_dataloader.dataset
         name, split = dataset_info(scored)
@@ -120,8 +119,7 @@ def probe(run: Run, checkpoint: Path) -> Probe:
 def _config(run: Run) -> Config:
     """The run's configuration with what depends on the run and not on the protocol."""
     config = Config(located(run.config))
-    if config.get("custom_imports"):
-        import_modules_from_strings(**config.custom_imports)
+    import_custom(config)
     config.work_dir = str(run.folder)
     # MMEngine keeps one logger, scope and visualizer for each name in a process
     config.experiment_name = f"{run.key}-{uuid.uuid4().hex[:8]}"
@@ -198,6 +196,7 @@ def _testing(run: Run, checkpoint: Path) -> Iterator[Runner]:
             config.pop(f"{part}_{kind}", None)
     config.pop("optim_wrapper")
     config.pop("param_scheduler", None)
+    config.load_from = None  # MMEngine would load it over the checkpoint before it tests
     with _runner(config) as runner:
         load_weights(bare(runner.model), checkpoint)
         yield runner

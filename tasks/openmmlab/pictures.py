@@ -8,6 +8,7 @@ Switched on in a configuration:
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -33,6 +34,8 @@ from benchmark.files import replacing
 from benchmark.registry import unknown_name
 from tasks.datasets.published import evenly_spread
 
+log = logging.getLogger("spikebench")
+
 _ENLARGED, _LARGEST = 768, 1024
 """Pixels of the longer side up to which small images are enlarged and large ones made smaller."""
 
@@ -48,7 +51,7 @@ class EvenlySpreadHook(Hook):
         wanted: name of the picture and index in the data set, by path of the image.
     """
 
-    def __init__(self, folder: str, count: int) -> None:
+    def __init__(self, folder: str, count: int, required: bool = True) -> None:
         if not isinstance(count, int) or count < 0:
             raise UserError(
                 f"{type(self).__name__}: count={count!r}; expected how many images to draw, "
@@ -56,6 +59,7 @@ class EvenlySpreadHook(Hook):
             )
         self.folder = folder
         self.count = count
+        self.required = required
         self.wanted: dict[str, tuple[str, int]] = {}
 
     def before_val(self, runner: Runner) -> None:
@@ -84,11 +88,16 @@ class EvenlySpreadHook(Hook):
         for place, sample in enumerate(samples):
             path = sample.metainfo.get("img_path")
             if path is None:
-                raise UserError(
+                line = (
                     f"{type(self).__name__} tells images by their path, and test samples have only "
                     f"{sorted(sample.metainfo)}; add 'img_path' to the meta_keys of the Pack step "
                     "that ends the test pipeline"
                 )
+                if self.required:
+                    raise UserError(line)
+                log.warning("no pictures: %s", line)
+                self.wanted = {}
+                return []
             if path in self.wanted:
                 chosen.append((place, *self.wanted[path]))
         return chosen
@@ -114,13 +123,15 @@ class PicturesHook(EvenlySpreadHook):
     Args:
         count: how many images, spread evenly over the split; 0 draws none.
         score_threshold: boxes and masks with a lower score are not drawn.
+        required: whether samples that do not know their path are an error; else a line says so, and
+            nothing is drawn.
 
     Raises:
         UserError: `count` or `score_threshold` is out of range, or samples do not know their path.
     """
 
-    def __init__(self, count: int = 8, score_threshold: float = 0.3) -> None:
-        super().__init__("pictures", count)
+    def __init__(self, count: int = 8, score_threshold: float = 0.3, required: bool = True) -> None:
+        super().__init__("pictures", count, required)
         if not 0 <= score_threshold <= 1:
             raise UserError(
                 f"PicturesHook: score_threshold={score_threshold!r}; expected a score from 0 to 1"

@@ -35,6 +35,8 @@ class BrightOnDark(BaseTransform):
             smoothed and subtracted. 0 subtracts nothing.
         red: whether of stained tissue only the red channel is kept, in all three: haematoxylin,
             which stains nuclei, absorbs red, and eosin, which stains the rest, lets it through.
+        keep_colours: whether the blue and green channels are those of the image itself, inverted where it
+            is, and lifted by a power of one half: how dim it was, and in what colour stained.
     """
 
     def __init__(
@@ -44,17 +46,21 @@ class BrightOnDark(BaseTransform):
         gamma: float | None = 0.5,
         background: int = 0,
         red: bool = False,
+        keep_colours: bool = False,
     ) -> None:
         self.percentiles = [low, high]
         self.gamma = gamma
         self.background = background
         self.red = red
+        self.keep_colours = keep_colours
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace `results['img']`, `(H, W, 3)` in BGR order of dtype uint8, by the same shape."""
         image = results["img"]
-        if image.mean() > 127.5:
-            image = 255 - (image[..., 2:].repeat(3, axis=2) if self.red else image)
+        stained = image.mean() > 127.5
+        itself = image = 255 - image if stained else image
+        if stained and self.red:
+            image = image[..., 2:].repeat(3, axis=2)
         if self.background:
             sides = (self.background, self.background)
             opened = cv2.morphologyEx(image, cv2.MORPH_OPEN, np.ones(sides, np.uint8))
@@ -63,7 +69,10 @@ class BrightOnDark(BaseTransform):
         black, white = np.percentile(grey, self.percentiles)
         stretched = ((image - black) / max(white - black, 1)).clip(0, 1)
         gamma = self._gamma_to_mid_grey(stretched) if self.gamma is None else self.gamma
-        results["img"] = (255 * stretched**gamma).round().astype(np.uint8)
+        alike = stretched**gamma
+        if self.keep_colours:
+            alike[..., :2] = (itself[..., :2] / 255) ** 0.5
+        results["img"] = (255 * alike).round().astype(np.uint8)
         return results
 
     @staticmethod

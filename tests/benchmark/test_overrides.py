@@ -35,7 +35,10 @@ def applied(override: str) -> dict:
         ("(4, 8)", (4, 8)),
         ("{'opt': 'sgd'}", {"opt": "sgd"}),
         ('{"opt": "sgd"}', {"opt": "sgd"}),
-        ("{type: Pretrained, checkpoint: a-1.pth}", {"type": "Pretrained", "checkpoint": "a-1.pth"}),
+        (
+            "{type: Pretrained, checkpoint: a-1.pth}",
+            {"type": "Pretrained", "checkpoint": "a-1.pth"},
+        ),
         ("[{type: Hook, lr: 1e-3}, b]", [{"type": "Hook", "lr": 1e-3}, "b"]),
         ("'12'", "12"),
         ("sgd", "sgd"),

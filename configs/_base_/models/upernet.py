@@ -38,5 +38,3 @@ model = dict(
     ),
 )
 sync_bn = "torch"  # where several devices train
-
-# A helper above: without it an override of it is an error, and not without effect.

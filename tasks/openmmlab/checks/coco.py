@@ -36,7 +36,6 @@ class Reading:
         images: the folder that file names are relative to.
         masks: what reads masks, as errors call it; None where nothing does.
         polygons_only: whether masks in run lengths are left out.
-        training: whether images are left out as the next three say.
         without_empty: whether those without annotations are.
         without_crowds: whether those with nothing but crowds are.
         smallest: those with a side below are; pixels.
@@ -48,7 +47,6 @@ class Reading:
     images: Path = Path()
     masks: str | None = None
     polygons_only: bool = False
-    training: bool = True
     without_empty: bool = False
     without_crowds: bool = False
     smallest: int = 0
@@ -274,11 +272,11 @@ def _used(
     for key, one in pictures.items():
         empty = key not in annotated or (reading.without_crowds and key not in kept)
         if empty:
-            drop = reading.training and reading.without_empty
+            drop = reading.without_empty
             skips[f"images without annotations{', left out' if drop else ', kept'}"] += 1
             if drop:
                 continue
-        if reading.training and min(one.width, one.height) < reading.smallest:
+        if min(one.width, one.height) < reading.smallest:
             skips[f"images below {reading.smallest} pixels, left out"] += 1
             continue
         path = str(reading.images / one.file_name)

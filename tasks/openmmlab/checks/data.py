@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.registry import DefaultScope
-from mmengine.utils import import_modules_from_strings
 
 from benchmark.datacheck import SplitCheck, first_errors
-from benchmark.task import MissingDataError
+from benchmark.task import ConfigError, MissingDataError
 from tasks.datasets import DatasetError
 from tasks.openmmlab import registered  # noqa: F401  (operators before mmdet)
 from tasks.openmmlab.checks.dataset import DataSet, check_dataset
-from tasks.openmmlab.data import SPLITS, leaves, located
+from tasks.openmmlab.data import SPLITS, import_custom, leaves, located
 
 log = logging.getLogger("spikebench")
 
@@ -32,11 +31,13 @@ def check_data(config: Mapping[str, Any], cached: bool = False) -> list[SplitChe
 
     Returns:
         What was found, one for each data set, in the order of the splits. Data that are not there
-        are an error of their split, as is everything else that is wrong.
+        are an error of their split, as is everything else that is wrong with them.
+
+    Raises:
+        ConfigError: `custom_imports` names what cannot be imported, or a loader has no data set.
     """
     config = located(config)
-    if config.get("custom_imports"):
-        import_modules_from_strings(**config["custom_imports"])
+    import_custom(config)
     with DefaultScope.overwrite_default_scope(config.get("default_scope") or "mmengine"):
         return [check_dataset(one, cached) for one in _data_sets(config)]
 
@@ -70,6 +71,8 @@ def _data_sets(config: Mapping[str, Any]) -> Iterator[DataSet]:
         given = config.get(f"{split}_evaluator") or []
         key = f"{split}_evaluator"
         evaluators = {key: given} if isinstance(given, Mapping) else dict(_numbered(given, key))
+        if "dataset" not in loader:
+            raise ConfigError(f"{split}_dataloader has no dataset; it says {sorted(loader)}")
         found = list(leaves(loader["dataset"], f"{split}_dataloader.dataset"))
         for index, (place, described) in enumerate(found):
             name = split if len(found) == 1 else f"{split} {index + 1}"

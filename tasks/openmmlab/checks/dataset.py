@@ -44,13 +44,17 @@ class DataSet(NamedTuple):
 def check_dataset(given: DataSet, cached: bool) -> SplitCheck:
     """Look through a data set, or recall that it passed before where `cached`."""
     check = SplitCheck(given.split)
-    kind = _registered(DATASETS, given.described["type"])
-    if kind is None:
-        check.errors.append(
-            f"{given.key}.type is {given.described['type']!r}, which is not registered; import "
-            "what registers it in custom_imports"
-        )
+    typed = [(given.key, given.described, DATASETS)]
+    typed += [(place, each, METRICS) for place, each in given.evaluators.items()]
+    check.errors.extend(
+        f"{place}.type is {each.get('type')!r}, which is not registered; import what registers it "
+        "in custom_imports"
+        for place, each, registry in typed
+        if _registered(registry, each.get("type")) is None
+    )
+    if check.errors:
         return check
+    kind = _registered(DATASETS, given.described["type"])
     if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
         check.skips[f"data set of {given.described['type']}, no data set of MMEngine's"] = 1
         return check
@@ -176,7 +180,7 @@ def _reading(given: DataSet, dataset: Any) -> Reading:
         masks=reads or scores,
         polygons_only=bool(reads) and not all(step.get("poly2mask", True) for step in steps),
         without_empty=bool(filters.get("filter_empty_gt")),
-        without_crowds=type(dataset).__name__ == "CityscapesDataset",
+        without_crowds=type(dataset).__name__ == "CityscapesDataset" and not dataset.test_mode,
         smallest=filters.get("min_size", 0),
         scored=not given.trained,
     )

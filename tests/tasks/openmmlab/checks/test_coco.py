@@ -339,10 +339,9 @@ class TestImagesThatAreUsed:
         )
         found = checked(
             path,
-            training=not test_mode,
-            without_empty=filters.get("filter_empty_gt", False),
-            without_crowds=kind is CityscapesDataset,
-            smallest=filters.get("min_size", 0),
+            without_empty=not test_mode and filters.get("filter_empty_gt", False),
+            without_crowds=not test_mode and kind is CityscapesDataset,
+            smallest=0 if test_mode else filters.get("min_size", 0),
         )
         expected = [dataset.get_data_info(index)["img_path"] for index in range(len(dataset))]
         assert [one.path for one in found.images] == expected
