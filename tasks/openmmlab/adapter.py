@@ -146,7 +146,12 @@ class SpikingBackbone(BaseModule):
         """
         maps = self.model(x.contiguous(memory_format=torch.channels_last))
         chosen = [maps[i] for i in self.out_indices]
-        return tuple(one.flatten(0, 1) if self.keep_time else one.mean(0) for one in chosen)
+        merged = [
+            # the mean of a single one would be a copy, in the other layout
+            one.flatten(0, 1) if self.keep_time or len(one) == 1 else one.mean(0)
+            for one in chosen
+        ]
+        return tuple(one.contiguous(memory_format=torch.channels_last) for one in merged)
 
 
 def fit_to_backbone(

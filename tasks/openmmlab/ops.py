@@ -18,6 +18,7 @@ take no bfloat16, and its `nms` no half precision either; a focal loss needs the
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from typing import Any, NoReturn
 
@@ -155,18 +156,29 @@ def roi_align_backward(
     """
     _require_average("roi_align_backward", pool_mode)
     dtype = _compute_dtype(grad_output, rois)
-    grad_input.add_(
-        torch.ops.torchvision._roi_align_backward(
-            grad_output.to(dtype),
-            rois.to(dtype),
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            *grad_input.shape,
-            sampling_ratio,
-            aligned,
+    grad_output, rois = grad_output.to(dtype), rois.to(dtype)
+
+    def add(gradient: Tensor, buffer: Tensor) -> None:
+        buffer.add_(
+            torch.ops.torchvision._roi_align_backward(
+                gradient,
+                rois,
+                spatial_scale,
+                aligned_height,
+                aligned_width,
+                *buffer.shape,
+                sampling_ratio,
+                aligned,
+            )
         )
-    )
+
+    # on a CPU, torchvision's kernel has one thread: a thread for each share of the channels
+    threads = 1 if grad_input.is_cuda else torch.get_num_threads()
+    share = -(-grad_input.shape[1] // threads)
+    parts = zip(grad_output.split(share, 1), grad_input.split(share, 1), strict=True)
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(add, *part) for part in parts]:
+            done.result()
 
 
 def sigmoid_focal_loss_forward(

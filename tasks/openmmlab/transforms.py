@@ -35,8 +35,8 @@ class BrightOnDark(BaseTransform):
             smoothed and subtracted. 0 subtracts nothing.
         red: whether of stained tissue only the red channel is kept, in all three: haematoxylin,
             which stains nuclei, absorbs red, and eosin, which stains the rest, lets it through.
-        keep_colours: whether the blue and green channels are those of the image itself, inverted where it
-            is, and lifted by a power of one half: how dim it was, and in what colour stained.
+        keep_colours: whether the blue and green channels are the square roots of those of the image
+            itself, inverted where it is: they tell how dim it was, and in what colour stained.
     """
 
     def __init__(

@@ -176,6 +176,11 @@ class TestLaunched:
             "MASTER_ADDR": "n7",
             "MASTER_PORT": "20017",
         }
+        monkeypatch.setenv("SLURM_STEP_NODELIST", "n8")  # of a step on some of the job's nodes
+        monkeypatch.setenv("SLURM_STEP_ID", "2")
+        of_step = distributed._given("slurm")
+        assert of_step is not None
+        assert (of_step["MASTER_ADDR"], of_step["MASTER_PORT"]) == ("n8", "20211")
         monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
         monkeypatch.setenv("MASTER_PORT", "29500")
         given = distributed._given("slurm")

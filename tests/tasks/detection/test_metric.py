@@ -348,6 +348,14 @@ class TestInsteadOfCocoMetric:
         with pytest.raises(ConfigError, match=message):
             CocoAP(**options)
 
+    def test_masks_that_no_model_predicts_are_asked_for(self, annotations: Path):
+        metric = CocoAP(ann_file=str(annotations), metric=["bbox", "segm"])
+        metric.dataset_meta = {"classes": CLASSES}
+        boxes = {"bboxes": np.zeros((0, 4)), "scores": np.zeros(0), "labels": np.zeros(0, int)}
+        metric._coco_api = metric._annotations()
+        with pytest.raises(ConfigError, match="asks for 'segm', and the model predicts boxes al"):
+            metric.compute_metrics([({}, {"img_id": 1, **boxes})])
+
     def test_annotations_that_nobody_names_are_asked_for(self):
         metric = CocoAP()
         metric.dataset_meta = {"classes": CLASSES}

@@ -24,6 +24,11 @@ STRIDES = [2, 4, 8, 16, 16]
 BACKBONE = {"type": "SpikingBackbone", "name": NAME}
 
 
+def images(count: int, height: int, width: int) -> torch.Tensor:
+    """In the layout that the adapter brings them to: in another, sums are rounded otherwise."""
+    return torch.randn(count, 3, height, width).to(memory_format=torch.channels_last)
+
+
 def fit(heads: dict, neck: dict | None = None, **backbone) -> tuple[dict, dict]:
     return fit_to_backbone({**BACKBONE, **backbone}, {"type": "FPN", **(neck or {})}, heads)
 
@@ -35,7 +40,7 @@ def test_the_backbone_of_these_tests_has_one_stride_twice():
 class TestSpikingBackbone:
     def test_maps_are_means_over_time(self):
         adapter = SpikingBackbone(NAME, time_steps=3).eval()
-        image = torch.randn(2, 3, 64, 32)
+        image = images(2, 64, 32)
         with torch.no_grad():
             maps, over_time = adapter(image), adapter.model(image)
         assert len(maps) == len(STRIDES)
@@ -43,9 +48,16 @@ class TestSpikingBackbone:
             assert one.shape == (2, channels, 64 // stride, 32 // stride)
             torch.testing.assert_close(one, sum(steps) / 3)
 
+    @pytest.mark.parametrize("time_steps", [1, 2])
+    @pytest.mark.parametrize("keep_time", [False, True])
+    def test_maps_are_in_channels_last_layout(self, time_steps: int, keep_time: bool):
+        adapter = SpikingBackbone(NAME, time_steps, keep_time=keep_time)
+        for one in adapter(torch.randn(2, 3, 64, 32)):
+            assert one.is_contiguous(memory_format=torch.channels_last)
+
     def test_time_that_is_kept_comes_before_the_batch(self):
         adapter = SpikingBackbone(NAME, time_steps=3, keep_time=True).eval()
-        image = torch.randn(2, 3, 64, 32)
+        image = images(2, 64, 32)
         with torch.no_grad():
             maps, over_time = adapter(image), adapter.model(image)
         for one, steps in zip(maps, over_time, strict=True):
@@ -98,7 +110,7 @@ class TestSpikingBackbone:
     def test_maps_are_chosen(self, options: dict, indices: tuple[int, ...]):
         adapter = SpikingBackbone(NAME, **options).eval()
         assert adapter.out_indices == indices
-        image = torch.randn(1, 3, 32, 32)
+        image = images(1, 32, 32)
         with torch.no_grad():
             maps, everything = adapter(image), adapter.model(image)
         for one, index in zip(maps, indices, strict=True):

@@ -185,6 +185,14 @@ class TestLoadFrom:
         shutil.copy(trained("segmentation").folder / "epoch_1.pth", run.folder)
         assert loop.train(run) == run.folder / "epoch_2.pth"
 
+    def test_what_is_scored_is_what_was_trained(self, new_run, trained):
+        source = trained("segmentation").folder
+        run = new_run("segmentation", 1, 0, f"+load_from={source / 'epoch_1.pth'}")
+        scored = loop.evaluate(run, source / "epoch_2.pth").metrics
+        assert scored == loop.evaluate(trained("segmentation"), source / "epoch_2.pth").metrics
+        of_the_start = loop.evaluate(trained("segmentation"), source / "epoch_1.pth").metrics
+        assert scored != of_the_start
+
     def test_a_file_that_is_more_than_weights_is_not_run(self, new_run, tmp_path: Path):
         path = tmp_path / "evil.pth"
         torch.save({"state_dict": {"a": Touch(tmp_path / "ran")}}, path)

@@ -365,6 +365,15 @@ def test_samples_must_know_their_path():
         hook.wanted_of([sample])
 
 
+def test_where_pictures_are_not_required_a_line_says_that_there_are_none(caplog):
+    hook = PicturesHook(required=False)
+    hook.wanted = {"a": ("a", 0)}
+    sample = of_detection.DetDataSample(metainfo={"img_id": 3})
+    assert hook.wanted_of([sample]) == hook.wanted_of([sample]) == []
+    (line,) = caplog.messages
+    assert line.startswith("no pictures: PicturesHook tells images by their path")
+
+
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 def test_a_run_leaves_pictures_as_files_and_in_tensorboard(task, tmp_path):
     config = tiny_config(task, custom_hooks=[{"type": "PicturesHook", "count": 3}])

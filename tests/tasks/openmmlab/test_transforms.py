@@ -66,6 +66,18 @@ def test_of_stained_tissue_what_lets_red_through_is_dark():
     assert (of(image)[25:35, 25:45].max(-1) > 150).all()
 
 
+def test_what_an_image_was_stays_in_blue_and_green(micrograph: np.ndarray):
+    for bright in (1, 4):
+        image = micrograph * np.uint8(bright)
+        image[..., 0] //= 2
+        seen = of(image, keep_colours=True)
+        np.testing.assert_array_equal(seen[..., 2], of(image)[..., 2])
+        expected = 255 * (image[..., :2] / 255.0) ** 0.5
+        np.testing.assert_allclose(seen[..., :2], expected, atol=0.5)
+    inverted = of(255 - image, keep_colours=True)
+    np.testing.assert_array_equal(inverted, seen)
+
+
 def test_a_glow_is_no_object():
     glow = np.linspace(0, 60, 200)[None, :, None].repeat(160, 0).repeat(3, 2).astype(np.uint8)
     glow[70:90, 20:40] += 60

@@ -18,7 +18,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from benchmark.datacheck import SplitCheck
-from benchmark.task import MissingDataError
+from benchmark.task import ConfigError, MissingDataError
 from tasks.config import load_config
 from tasks.datasets import DatasetError
 from tasks.openmmlab.checks import dataset as check_dataset
@@ -472,6 +472,31 @@ class TestBadConfigurations:
         config["train_dataloader"]["dataset"]["type"] = "CocoDatset"
         (line,) = found(config)["train"]
         assert line.startswith("train_dataloader.dataset.type is 'CocoDatset', which is not reg")
+
+    @pytest.mark.parametrize("evaluator", [{"type": "CocoMetrik"}, {"metric": "bbox"}])
+    def test_an_evaluator_that_nobody_registered(self, root: Path, evaluator: dict[str, Any]):
+        config = coco()
+        config["test_evaluator"] = evaluator
+        (line,) = found(config)["test"]
+        kind = repr(evaluator.get("type"))
+        assert line.startswith(f"test_evaluator.type is {kind}, which is not registered")
+
+    def test_a_data_set_without_a_type(self, root: Path):
+        config = coco()
+        del config["train_dataloader"]["dataset"]["type"]
+        (line,) = found(config)["train"]
+        assert line.startswith("train_dataloader.dataset.type is None, which is not registered")
+
+    def test_a_loader_without_a_data_set(self, root: Path):
+        config = coco()
+        config["train_dataloader"] = {"batch_size": 2}
+        with pytest.raises(ConfigError, match=r"train_dataloader has no dataset; .*batch_size"):
+            check_data(config)
+
+    def test_an_import_that_fails(self, root: Path):
+        imports = {"imports": ["tasks.detection.registred"], "allow_failed_imports": False}
+        with pytest.raises(ConfigError, match=r"custom_imports=.*tasks\.detection\.registred"):
+            check_data({**coco(), "custom_imports": imports})
 
     def test_an_argument_that_the_data_set_does_not_take(self, root: Path):
         config = coco()
