@@ -65,7 +65,7 @@ def configs() -> dict[str, Path]:
 
 @pytest.fixture
 def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data root with some real images of COCO and ADE20K, not to be written to."""
+    """A data root with some real images and recordings of events, not to be written to."""
     shared = Path(os.environ.get("SPIKEBENCH_SHARED", ROOT.parent / "shared")) / "data"
     if not shared.is_dir():
         pytest.skip(f"no {shared}; SPIKEBENCH_SHARED says where it is")
@@ -73,6 +73,7 @@ def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root.mkdir()
     (root / "coco").symlink_to(shared / "coco53_cc")
     (root / "ade20k").symlink_to(shared / "ade20k_sample3")
+    (root / "event_samples").symlink_to(shared / "event_samples")
     monkeypatch.setenv("SPIKEBENCH_DATA", str(root))
     return root
 
