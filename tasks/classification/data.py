@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmark.registry import unknown_name
 from tasks.datasets import DatasetError
 from tasks.datasets.digits import CLASSES, Split, load_glyphs
 from tasks.datasets.published import IMAGENET, evenly_spread
@@ -37,9 +36,11 @@ class DataModule(L.LightningDataModule):
     Attributes:
         name: as in a configuration.
         test_split: what the data set calls the split that is scored.
+        time_steps: T of the frames; None of images.
     """
 
     name: str
+    time_steps: int | None = None
     test_split: str = "test"
     train: Digits | Subset
     test: Digits | Subset
@@ -66,6 +67,10 @@ class DataModule(L.LightningDataModule):
     def train_samples(self) -> int | None:
         """Images to train on; None where there are none."""
         return len(self.train)
+
+    def example(self) -> Tensor:
+        """An image of noise, `(1, 3, H, W)`."""
+        return torch.randn(1, 3, self.image_size, self.image_size)
 
     def train_dataloader(self) -> DataLoader:
         return self._loader(self.train, shuffle=True)
@@ -218,24 +223,3 @@ class ImageNetDataModule(DataModule):
         transform = create_transform(self.image_size, interpolation="bicubic", **options)
         images = ImageFolder(str(IMAGENET.folder / split), transform)
         return Subset(images, evenly_spread(len(images), self.limit))
-
-
-_DATA_MODULES: dict[str, type[DataModule]] = {
-    module.name: module for module in (DigitsDataModule, ImageNetDataModule)
-}
-
-
-def build_data_module(name: str, limit: int | None, **options: Any) -> DataModule:
-    """Build the data module of a data set by name; nothing is read from disk yet.
-
-    Args:
-        name: "digits" or "imagenet".
-        limit: use only so many images of each split.
-        **options: further arguments of the data module.
-
-    Raises:
-        UnknownNameError: there is no such data set.
-    """
-    if name not in _DATA_MODULES:
-        raise unknown_name("classification data set", name, _DATA_MODULES)
-    return _DATA_MODULES[name](limit=limit, **options)

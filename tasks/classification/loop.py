@@ -19,9 +19,10 @@ from benchmark.backbones.weights import head_arguments, load_weights
 from benchmark.errors import UserError
 from benchmark.progress import Progress
 from benchmark.results import BackboneInfo, DatasetInfo
-from benchmark.task import Evaluation, Probe, Run
+from benchmark.task import ConfigError, Evaluation, Probe, Run
 from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
-from tasks.classification.data import DataModule, build_data_module
+from tasks.classification.data import DataModule
+from tasks.classification.data_modules import build_data_module
 from tasks.classification.module import ClassificationModule
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -92,7 +93,7 @@ def sketch(config: Mapping[str, Any]) -> Probe:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = ClassificationModule(num_classes=data.num_classes, **config["model"])
-        image = torch.randn(1, 3, data.image_size, data.image_size)
+        image = data.example()
     return _as_probe(module, [image], config)
 
 
@@ -125,8 +126,13 @@ def _build(
     """Module and data of a run; with a checkpoint, as many heads as it has, and its weights."""
     L.seed_everything(run.seed, workers=True, verbose=False)
     data = build_data_module(limit=run.limit, **run.config["data"])
-    data.require(training)
     described = dict(run.config["model"])
+    steps = described.get("time_steps", 1)
+    if data.time_steps not in (None, steps):
+        raise ConfigError(
+            f"data.time_steps is {data.time_steps} and model.time_steps is {steps}; make them equal"
+        )
+    data.require(training)
     if checkpoint is not None:
         described["distillation"] = head_arguments(checkpoint).get("distillation", False)
     module = ClassificationModule(num_classes=data.num_classes, **described)

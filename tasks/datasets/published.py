@@ -8,6 +8,7 @@
 - `bccd/annotations/instances_{train,val,test}.json`, `bccd/images/*.jpg`
 - `nuclei200/annotations/instances_{train,val}.json`, `nuclei200/images/{train,val}/*.png`,
   `nuclei200/semantic/{train,val}/*.png`
+- `nmnist/{Train,Test}/<digit>/*.bin`
 """
 
 from __future__ import annotations
@@ -107,7 +108,13 @@ NUCLEI = Published(
     "nuclei200/annotations/instances_{train,val}.json and its label maps (1 is nucleus) into "
     "nuclei200/semantic/{train,val}",
 )
-PUBLISHED = (IMAGENET, COCO, ADE20K, VOC2012, CITYSCAPES, BCCD, NUCLEI)
+NMNIST = Published(
+    "N-MNIST",
+    "nmnist",
+    "get Train.zip and Test.zip from https://www.garrickorchard.com/datasets/n-mnist and unpack "
+    "them into nmnist",
+)
+PUBLISHED = (IMAGENET, COCO, ADE20K, VOC2012, CITYSCAPES, BCCD, NUCLEI, NMNIST)
 
 
 def published_at(path: Path) -> Published | None:

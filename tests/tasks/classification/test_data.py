@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from benchmark.registry import UnknownNameError
-from tasks.classification.data import Digits, DigitsDataModule, build_data_module
+from tasks.classification.data import Digits, DigitsDataModule
+from tasks.classification.data_modules import build_data_module
 from tasks.datasets.digits import load_glyphs
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from benchmark import build_classifier, profile_operations
 from benchmark.errors import UserError
 from benchmark.task import MissingDataError, Run
-from tasks.classification.data import DataModule, ImageNetDataModule, build_data_module
+from tasks.classification.data import DataModule, ImageNetDataModule
+from tasks.classification.data_modules import build_data_module
 from tasks.classification.module import ClassificationModule
 from tasks.classification.task import ClassificationTask
 from tasks.datasets import DatasetError

@@ -1,0 +1,29 @@
+"""The data sets of classification, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmark.registry import unknown_name
+from tasks.classification.data import DataModule, DigitsDataModule, ImageNetDataModule
+from tasks.classification.events import NMNISTDataModule
+
+_DATA_MODULES: dict[str, type[DataModule]] = {
+    module.name: module for module in (DigitsDataModule, ImageNetDataModule, NMNISTDataModule)
+}
+
+
+def build_data_module(name: str, limit: int | None, **options: Any) -> DataModule:
+    """Build the data module of a data set by name; nothing is read from disk yet.
+
+    Args:
+        name: "digits", "imagenet" or "nmnist".
+        limit: use only so many images of each split.
+        **options: further arguments of the data module.
+
+    Raises:
+        UnknownNameError: there is no such data set.
+    """
+    if name not in _DATA_MODULES:
+        raise unknown_name("classification data set", name, _DATA_MODULES)
+    return _DATA_MODULES[name](limit=limit, **options)

@@ -1,0 +1,43 @@
+"""Frames of recordings on disk, so that each file is decoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.files import replacing
+
+_VERSION = 1  # of how frames are made
+
+
+def cached_frames(path: Path, described: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:
+    """What `make` gives for a file, from `~/.cache/spikebench/frames` or $XDG_CACHE_HOME.
+
+    It is looked up by the file's place, size and time of change, and by `described`. Workers and
+    processes may build it at once: each writes a whole file, and the last takes its place.
+
+    Args:
+        path: the recording.
+        described: whatever else decides what `make` gives, plain data.
+        make: makes frames of any shape, float32.
+    """
+    stat = path.stat()
+    about = [_VERSION, str(path.absolute()), stat.st_size, stat.st_mtime_ns, described]
+    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kept = home / "spikebench" / "frames" / name[:2] / f"{name}.npy"
+    try:
+        return torch.from_numpy(np.load(kept, allow_pickle=False))
+    except (FileNotFoundError, EOFError, ValueError):  # none, or one that a full disk cut off
+        frames = make()
+    with replacing(kept) as temporary, temporary.open("wb") as stream:
+        np.save(stream, frames.numpy())
+    return frames
