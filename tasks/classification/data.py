@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -15,7 +16,7 @@ from torchvision.transforms import v2
 
 from tasks.datasets import DatasetError
 from tasks.datasets.digits import CLASSES, Split, load_glyphs
-from tasks.datasets.published import IMAGENET, evenly_spread
+from tasks.datasets.published import IMAGENET, Published, evenly_spread
 
 _KEPT = 0.875  # the share of the shorter side that the centre crop keeps
 
@@ -84,6 +85,24 @@ class DataModule(L.LightningDataModule):
 
     def _loader(self, dataset: Dataset, shuffle: bool) -> DataLoader:
         return DataLoader(dataset, self.batch_size, shuffle, num_workers=self.num_workers)
+
+
+def require_classes(published: Published, folder: Path, num_classes: int) -> list[Path]:
+    """The class folders of a split, in the order of their names, which is that of the labels.
+
+    Raises:
+        MissingDataError: the folder or a class is not there, or is empty.
+        DatasetError: there are more or fewer classes than `num_classes`.
+    """
+    published.require(folder)
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    if len(classes) != num_classes:
+        raise DatasetError(
+            f"{folder.absolute()} holds {len(classes)} class folders; expected {num_classes} "
+            f"(data.num_classes); {published.remedy}"
+        )
+    published.require(*classes)
+    return classes
 
 
 class Digits(Dataset[tuple[Tensor, int]]):
@@ -194,15 +213,7 @@ class ImageNetDataModule(DataModule):
             DatasetError: there are more or fewer classes than `num_classes`.
         """
         for split in ("train", "val") if training else ("val",):
-            folder = IMAGENET.folder / split
-            IMAGENET.require(folder)
-            classes = sorted(path for path in folder.iterdir() if path.is_dir())
-            if len(classes) != self.num_classes:
-                raise DatasetError(
-                    f"{folder.absolute()} holds {len(classes)} class folders; expected "
-                    f"{self.num_classes} (data.num_classes); {IMAGENET.remedy}"
-                )
-            IMAGENET.require(*classes)
+            require_classes(IMAGENET, IMAGENET.folder / split, self.num_classes)
 
     def setup(self, stage: str | None = None) -> None:
         training = stage in (None, "fit")

@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark.registry import unknown_name
+from tasks.classification.cifar import CIFAR10DataModule, CIFAR100DataModule
 from tasks.classification.data import DataModule, DigitsDataModule, ImageNetDataModule
 from tasks.classification.events import NMNISTDataModule
 
 _DATA_MODULES: dict[str, type[DataModule]] = {
-    module.name: module for module in (DigitsDataModule, ImageNetDataModule, NMNISTDataModule)
+    module.name: module
+    for module in (
+        CIFAR10DataModule,
+        CIFAR100DataModule,
+        DigitsDataModule,
+        ImageNetDataModule,
+        NMNISTDataModule,
+    )
 }
 
 
@@ -17,7 +25,7 @@ def build_data_module(name: str, limit: int | None, **options: Any) -> DataModul
     """Build the data module of a data set by name; nothing is read from disk yet.
 
     Args:
-        name: "digits", "imagenet" or "nmnist".
+        name: "cifar10", "cifar100", "digits", "imagenet" or "nmnist".
         limit: use only so many images of each split.
         **options: further arguments of the data module.
 

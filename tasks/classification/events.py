@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Subset
 from torchvision.transforms import v2
 
 from benchmark.registry import unknown_name
-from tasks.classification.data import DataModule
+from tasks.classification.data import DataModule, require_classes
 from tasks.datasets import DatasetError
 from tasks.datasets.events import frames_by_count, frames_by_time, read_events, voxel_grid
 from tasks.datasets.events.cache import cached_frames
@@ -194,14 +194,7 @@ class EventsDataModule(DataModule):
 
     def _files(self, split: Literal["train", "test"]) -> list[tuple[Path, int]]:
         folder = self.published.folder / self.splits[split]
-        self.published.require(folder)
-        classes = sorted(path for path in folder.iterdir() if path.is_dir())
-        if len(classes) != self.num_classes:
-            raise DatasetError(
-                f"{folder.absolute()} holds {len(classes)} class folders; expected "
-                f"{self.num_classes} (data.num_classes); {self.published.remedy}"
-            )
-        self.published.require(*classes)
+        classes = require_classes(self.published, folder, self.num_classes)
         return [
             (path, label)
             for label, of_class in enumerate(classes)

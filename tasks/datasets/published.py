@@ -8,6 +8,8 @@
 - `bccd/annotations/instances_{train,val,test}.json`, `bccd/images/*.jpg`
 - `nuclei200/annotations/instances_{train,val}.json`, `nuclei200/images/{train,val}/*.png`,
   `nuclei200/semantic/{train,val}/*.png`
+- `cifar10/cifar-10-batches-py/{data_batch_{1..5},test_batch}` or `cifar10/{train,test}/<class>/*`
+- `cifar100/cifar-100-python/{train,test}` or `cifar100/{train,test}/<class>/*`
 - `nmnist/{Train,Test}/<digit>/*.bin`
 """
 
@@ -108,13 +110,23 @@ NUCLEI = Published(
     "nuclei200/annotations/instances_{train,val}.json and its label maps (1 is nucleus) into "
     "nuclei200/semantic/{train,val}",
 )
+CIFAR10 = Published(
+    "CIFAR-10",
+    "cifar10",
+    "unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz into cifar10",
+)
+CIFAR100 = Published(
+    "CIFAR-100",
+    "cifar100",
+    "unpack https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz into cifar100",
+)
 NMNIST = Published(
     "N-MNIST",
     "nmnist",
     "get Train.zip and Test.zip from https://www.garrickorchard.com/datasets/n-mnist and unpack "
     "them into nmnist",
 )
-PUBLISHED = (IMAGENET, COCO, ADE20K, VOC2012, CITYSCAPES, BCCD, NUCLEI, NMNIST)
+PUBLISHED = (IMAGENET, COCO, ADE20K, VOC2012, CITYSCAPES, BCCD, NUCLEI, CIFAR10, CIFAR100, NMNIST)
 
 
 def published_at(path: Path) -> Published | None:

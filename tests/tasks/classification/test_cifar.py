@@ -1,0 +1,137 @@
+"""CIFAR-10 and CIFAR-100: official files written small, and class folders."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from benchmark.task import MissingDataError
+from tasks.classification.cifar import CIFAR10DataModule, CIFAR100DataModule, CIFARDataModule
+from tasks.classification.data_modules import build_data_module
+from tasks.datasets import DatasetError
+
+MODULES = {"cifar10": CIFAR10DataModule, "cifar100": CIFAR100DataModule}
+EACH = 20  # images of an official file
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(params=MODULES)
+def official(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[CIFARDataModule]:
+    """The files under their names, and what they hold told as their MD5."""
+    monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path))
+    module = MODULES[request.param]
+    kind: type[datasets.CIFAR10] = module.official
+    folder = tmp_path / request.param / kind.base_folder
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+
+    def write(name: str, content: dict) -> tuple[str, str]:
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        return name, hashlib.md5(data).hexdigest()
+
+    labels = "fine_labels" if request.param == "cifar100" else "labels"
+    classes = 100 if request.param == "cifar100" else 10
+    for split in ("train_list", "test_list"):
+        named = [
+            write(
+                name,
+                {
+                    "data": rng.integers(0, 256, (EACH, 3072), dtype=np.uint8),
+                    labels: rng.integers(0, classes, EACH).tolist(),
+                },
+            )
+            for name, _ in getattr(kind, split)
+        ]
+        monkeypatch.setattr(kind, split, named)
+    names = [f"class {index}" for index in range(classes)]
+    name, md5 = write(kind.meta["filename"], {kind.meta["key"]: names})
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": md5})
+    return module
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path))
+    for split, count in (("train", 4), ("test", 2)):
+        for index in range(10):
+            folder = tmp_path / "cifar10" / split / f"class{index}"
+            folder.mkdir(parents=True)
+            for image in range(count):
+                Image.new("RGB", (32, 32), (25 * index, 0, 0)).save(folder / f"{image}.png")
+    return tmp_path / "cifar10"
+
+
+def test_official_files_are_read(official: type[CIFARDataModule]):
+    data = build_data_module(official.name, limit=None, batch_size=5, num_workers=0)
+    data.require(training=True)
+    data.setup()
+    assert data.train_samples == len(data.train) == EACH * len(official.official.train_list)
+    images, labels = next(iter(data.train_dataloader()))
+    assert images.shape == (5, 3, 32, 32)
+    images, labels = next(iter(data.test_dataloader()))
+    read = official.official(str(official.published.folder), train=False)
+    assert labels.tolist() == read.targets[:5]
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (official.mean, official.std))
+    pixels = torch.from_numpy(read.data[0]).permute(2, 0, 1) / 255
+    torch.testing.assert_close(images[0], (pixels - mean) / std, atol=1e-5, rtol=1e-5)
+
+
+def test_class_folders_are_read(folders: Path):
+    data = CIFAR10DataModule(batch_size=4, num_workers=0, image_size=48, limit=10)
+    data.require(training=True)
+    data.setup()
+    assert (data.train_samples, len(data.test)) == (10, 10)
+    images, _ = next(iter(data.train_dataloader()))
+    assert images.shape == (4, 3, 48, 48)
+    assert [label for _, label in data.test] == list(range(10))
+
+
+def test_training_images_are_moved_and_flipped(folders: Path):
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:, :16] = 255
+    transform = CIFAR10DataModule()._augmentation()
+    torch.manual_seed(0)
+    seen = torch.stack([transform(Image.fromarray(image)) for _ in range(60)])
+    left = seen[:, :, 16, 6].mean(1) > seen[:, :, 16, 26].mean(1)
+    assert 10 < int(left.sum()) < 50
+    assert len({tuple(one.flatten().tolist()) for one in seen}) > 20
+
+
+class TestBadData:
+    def test_a_missing_one_says_where_it_comes_from(self, tmp_path: Path, monkeypatch):
+        monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path))
+        with pytest.raises(MissingDataError, match=r"CIFAR-10 is missing: .*cifar-10-python"):
+            CIFAR10DataModule().require(training=True)
+
+    def test_an_official_file_that_is_missing(self, official: type[CIFARDataModule]):
+        name, _ = official.official.train_list[0]
+        (official.published.folder / official.official.base_folder / name).unlink()
+        build_data_module(official.name, limit=None).require(training=False)
+        with pytest.raises(MissingDataError, match=f"{name} is not there"):
+            build_data_module(official.name, limit=None).require(training=True)
+
+    def test_an_official_file_that_is_cut_off(self, official: type[CIFARDataModule]):
+        name, md5 = official.official.test_list[0]
+        path = official.published.folder / official.official.base_folder / name
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(DatasetError, match=f"{path} is not the official .* MD5 is {md5}"):
+            build_data_module(official.name, limit=None).require(training=False)
+
+    def test_fewer_classes_than_expected(self, folders: Path):
+        with pytest.raises(DatasetError, match="holds 10 class folders; expected 100"):
+            CIFAR10DataModule(num_classes=100).require(training=False)
+
+    def test_a_class_without_images(self, folders: Path):
+        for path in (folders / "train" / "class3").iterdir():
+            path.unlink()
+        with pytest.raises(MissingDataError, match="train/class3 is empty"):
+            CIFAR10DataModule().require(training=True)
