@@ -15,8 +15,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
-from benchmark.backbones.weights import head_arguments, load_weights
-from benchmark.errors import UserError
+from benchmark.backbones.classifier import Classifier
+from benchmark.backbones.weights import (
+    WeightsError,
+    head_arguments,
+    in_our_layout,
+    load_weights,
+    read_weights,
+)
 from benchmark.progress import Progress
 from benchmark.results import BackboneInfo, DatasetInfo
 from benchmark.task import ConfigError, Evaluation, Probe, Run
@@ -31,18 +37,24 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 def train(run: Run) -> Path:
     """Train from the last whole checkpoint in the run's folder to the end; the final checkpoint.
 
+    Weights to start from are those of `load_from`. A distillation head that they lack starts as a
+    copy of the other.
+
     Raises:
-        UserError: the configuration asks for a distillation head.
+        ConfigError: there is a distillation head and no teacher, or one of other classes.
         MissingDataError: the data of training or of testing is not there.
-        WeightsError: the checkpoint to resume from is truncated.
+        WeightsError: the checkpoint to resume from is truncated, or weights do not fit.
     """
-    if run.config["model"].get("distillation"):
-        raise UserError(
+    described = run.config["model"]
+    if described.get("distillation") and not described.get("teacher"):
+        raise ConfigError(
             "model.distillation=True: a distillation head learns from a teacher, and there is no "
-            "training with one yet; set it to False"
+            "model.teacher; name one, or set it to False"
         )
     module, data = _build(run, training=True)
     checkpoint = resumable_checkpoint(run.folder)
+    if checkpoint is None and run.config.get("load_from"):
+        _start_from(module.model, run.config["load_from"])
     trainer = _trainer(run)
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
@@ -134,11 +146,24 @@ def _build(
         )
     data.require(training)
     if checkpoint is not None:
+        described["teacher"] = None
         described["distillation"] = head_arguments(checkpoint).get("distillation", False)
     module = ClassificationModule(num_classes=data.num_classes, **described)
     if checkpoint is not None:
         load_weights(module.model, checkpoint)
     return module, data
+
+
+def _start_from(model: Classifier, path: str) -> None:
+    state = in_our_layout(read_weights(path))
+    if model.distillation_head is not None and not head_arguments(state).get("distillation"):
+        for key in [key for key in state if key.endswith(("head.weight", "head.bias"))]:
+            prefix, kind = key.rsplit("head.", 1)
+            state[f"{prefix}distillation_head.{kind}"] = state[key]
+    try:
+        load_weights(model, state)
+    except WeightsError as error:
+        raise WeightsError(f"load_from {path}: {error}") from error
 
 
 def _trainer(run: Run, **options: Any) -> L.Trainer:

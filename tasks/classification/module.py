@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+import torch
+from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from benchmark.backbones import build_classifier
+from benchmark.task import ConfigError
+from tasks.classification.teacher import build_teacher
 
 
 class ClassificationModule(L.LightningModule):
@@ -28,8 +33,14 @@ class ClassificationModule(L.LightningModule):
         warmup: share of all steps in which the learning rate rises linearly; then it falls to zero
             along a cosine.
         label_smoothing: of the cross entropy.
-        distillation: whether there is a second head that learnt from a teacher; it is scored, in
-            the mean of both heads, and not trained.
+        distillation: whether there is a second head, which learns from a teacher; scored is the
+            mean of both heads.
+        teacher: what the second head learns from, as `build_teacher` takes it: hard distillation
+            (Touvron et al., ICML 2021, arXiv 2012.12877), in which the class that the teacher gives
+            is its label.
+        distillation_alpha: weight of the second head in the loss.
+        mixup: arguments of timm's `Mixup`: mixup_alpha, cutmix_alpha, prob, ...; it smooths labels
+            itself.
 
     Example:
         >>> import torch
@@ -48,12 +59,26 @@ class ClassificationModule(L.LightningModule):
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
         distillation: bool = False,
+        teacher: Mapping[str, Any] | None = None,
+        distillation_alpha: float = 0.5,
+        mixup: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if teacher is not None and not distillation:
+            raise ConfigError("model.teacher without model.distillation=True; set it")
         self.model = build_classifier(
             backbone, num_classes, time_steps, distillation, **(arguments or {})
         )
-        self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        # not a submodule: checkpoints and optimiser are the student's
+        self._teacher = [] if teacher is None else [build_teacher(teacher, num_classes)]
+        self.distillation_alpha = distillation_alpha
+        self.mixup = (
+            Mixup(**{"num_classes": num_classes, "label_smoothing": label_smoothing, **mixup})
+            if mixup
+            else None
+        )
+        # timm's Mixup has smoothed its labels already
+        self.loss = nn.CrossEntropyLoss(label_smoothing=0.0 if mixup else label_smoothing)
         self.optimizer = dict(optimizer or {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05})
         self.warmup = warmup
         accuracies = {
@@ -68,11 +93,27 @@ class ClassificationModule(L.LightningModule):
         """Images `(B, C, H, W)` or event frames `(B, T, C, H, W)` to logits `(B, num_classes)`."""
         return self.model(x)
 
+    def on_fit_start(self) -> None:
+        for teacher in self._teacher:
+            teacher.to(self.device)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        loss = self.loss(self(images), labels)
+        if self.mixup is not None and len(images) % 2 == 0:  # it pairs images
+            images, labels = self.mixup(images, labels)
+        loss = self._loss(images, labels)
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        if not self._teacher:
+            return self.loss(self(images), labels)
+        (teacher,) = self._teacher
+        logits, distilled = self(images)
+        with torch.no_grad():
+            taught = teacher(images).argmax(1)
+        alpha = self.distillation_alpha
+        return (1 - alpha) * self.loss(logits, labels) + alpha * cross_entropy(distilled, taught)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmark import build_classifier, profile_operations
 from benchmark.errors import UserError
-from benchmark.task import MissingDataError, Run
+from benchmark.task import ConfigError, MissingDataError, Run
 from tasks.classification.data import DataModule, ImageNetDataModule
 from tasks.classification.data_modules import build_data_module
 from tasks.classification.module import ClassificationModule
@@ -279,8 +279,8 @@ class TestMissing:
                 use()
 
 
-def test_training_with_a_distillation_head_is_refused(root: Path, new_run):
-    with pytest.raises(UserError, match="model.distillation=True: .*; set it to False"):
+def test_training_a_distillation_head_without_a_teacher_is_refused(root: Path, new_run):
+    with pytest.raises(ConfigError, match="model.distillation=True: .*, or set it to False"):
         ClassificationTask().train(new_run("+model.distillation=True"))
 
 
