@@ -111,7 +111,9 @@ class TaskSpec(NamedTuple):
 
 
 TASKS = {
-    "classification": TaskSpec("accuracy", "Accuracy", {"top1": "top-1", "top5": "top-5"}),
+    "classification": TaskSpec(
+        "accuracy", "Accuracy", {"top1": "top-1", "top5": "top-5", "ece": "calibration error"}
+    ),
     "detection": TaskSpec(
         "detection",
         "Detection",

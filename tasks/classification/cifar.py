@@ -92,6 +92,7 @@ class CIFARDataModule(DataModule):
         if training:
             self.train = self._images("train", self._augmentation())
         self.test = self._images("test", self._transform())
+        self.classes = self.test.dataset.classes  # type: ignore[attr-defined]
 
     @property
     def train_samples(self) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,13 @@ class DataModule(L.LightningDataModule):
 
     Attributes:
         name: as in a configuration.
+        classes: their names, in the order of the labels; known after `setup`.
         test_split: what the data set calls the split that is scored.
         time_steps: T of the frames; None of images.
     """
 
     name: str
+    classes: Sequence[str]
     time_steps: int | None = None
     test_split: str = "test"
     train: Digits | Subset
@@ -168,6 +170,7 @@ class DigitsDataModule(DataModule):
         super().__init__(len(CLASSES), image_size, batch_size, num_workers, limit)
 
     def setup(self, stage: str | None = None) -> None:
+        self.classes = CLASSES
         self.train = Digits("train", self.image_size, augment=True, limit=self.limit)
         self.test = Digits("test", self.image_size, limit=self.limit)
 
@@ -221,6 +224,7 @@ class ImageNetDataModule(DataModule):
         if training:
             self.train = self._images("train", is_training=True, **self.augment)
         self.test = self._images("val", crop_pct=_KEPT)
+        self.classes = self.test.dataset.classes  # type: ignore[attr-defined]
 
     @property
     def train_samples(self) -> int | None:

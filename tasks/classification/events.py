@@ -164,6 +164,7 @@ class EventsDataModule(DataModule):
         if stage in (None, "fit"):
             self.train = self._recordings("train", self._augmentation())
         self.test = self._recordings("test")
+        self.classes = list(dict.fromkeys(path.parent.name for path, _ in self._files("test")))
 
     @property
     def train_samples(self) -> int | None:

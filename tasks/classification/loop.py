@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from scipy.stats import binomtest
+from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from benchmark.backbones.classifier import Classifier
 from benchmark.backbones.weights import (
@@ -23,6 +28,8 @@ from benchmark.backbones.weights import (
     load_weights,
     read_weights,
 )
+from benchmark.errors import UserError
+from benchmark.files import replacing
 from benchmark.progress import Progress
 from benchmark.results import BackboneInfo, DatasetInfo
 from benchmark.task import ConfigError, Evaluation, Probe, Run
@@ -32,6 +39,8 @@ from tasks.classification.data_modules import build_data_module
 from tasks.classification.module import ClassificationModule
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+_READABLE = 30  # classes whose names and counts are written into a picture
 
 
 def train(run: Run) -> Path:
@@ -44,6 +53,7 @@ def train(run: Run) -> Path:
         ConfigError: there is a distillation head and no teacher, or one of other classes.
         MissingDataError: the data of training or of testing is not there.
         WeightsError: the checkpoint to resume from is truncated, or weights do not fit.
+        UserError: the loss is no longer a number; what was saved before stays.
     """
     described = run.config["model"]
     if described.get("distillation") and not described.get("teacher"):
@@ -69,6 +79,9 @@ def train(run: Run) -> Path:
 def evaluate(run: Run, checkpoint: Path) -> Evaluation:
     """Score a checkpoint on the test split, in full precision and with T as configured.
 
+    Accuracies come with 95 % intervals and by class; `confusion.png` in the run's folder shows
+    what is taken for what.
+
     The checkpoint may be of this task or of the published code, with a distillation head or
     without. The training split need not be there: weights may have been trained elsewhere.
 
@@ -89,7 +102,40 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         train_samples=data.train_samples,
         test_samples=len(data.test),
     )
-    return Evaluation(dict(metrics), dataset)
+    count = dataset.test_samples
+    intervals = {name: _wilson(value, count) for name, value in metrics.items() if name != "ece"}
+    counts = module.confusion.compute().cpu()
+    of_class = counts.diagonal() / counts.sum(1)
+    per_class = {
+        name: value
+        for name, value in zip(data.classes, of_class.tolist(), strict=True)
+        if not math.isnan(value)
+    }
+    _draw_confusion(module.confusion, data.classes, run, trainer.loggers)
+    return Evaluation(dict(metrics), dataset, intervals, {"top1": per_class})
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy (Wilson, 1927)."""
+    found = binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def _draw_confusion(
+    confusion: MulticlassConfusionMatrix, classes: Sequence[str], run: Run, loggers: list[Any]
+) -> None:
+    """A picture of it in the run's folder, and in TensorBoard."""
+    few = len(classes) <= _READABLE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of styles that torchmetrics looks for
+        figure, _ = confusion.plot(add_text=few, labels=list(classes) if few else None)
+    side = max(6.0, 0.45 * len(classes)) if few else 10.0
+    figure.set_size_inches(side, side)
+    with replacing(run.folder / "confusion.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure("confusion", figure)  # closes it
 
 
 def probe(run: Run, checkpoint: Path) -> Probe:
@@ -178,7 +224,7 @@ def _trainer(run: Run, **options: Any) -> L.Trainer:
     return L.Trainer(
         plugins=[_WholeFiles()],
         logger=loggers,
-        callbacks=[checkpoints, shows],
+        callbacks=[checkpoints, shows, _StopAtNaN(run.folder)],
         enable_progress_bar=isinstance(shows, RichProgressBar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -201,6 +247,25 @@ class _WholeFiles(TorchCheckpointIO):
         temporary = path.with_name(f".{path.name}.part")
         super().save_checkpoint(checkpoint, temporary, storage_options)
         temporary.replace(path)
+
+
+class _StopAtNaN(Callback):
+    """Stops before a loss that is no number reaches the weights."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
+    ) -> None:
+        if torch.isfinite(loss).all():
+            return
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        raise UserError(
+            f"in step {trainer.global_step + 1} the loss is {loss.item()}; the learning rate was "
+            f"{rate:g}; lower model.optimizer.lr or set trainer.gradient_clip_val; the last good "
+            f"checkpoint is {latest_checkpoint(self._folder) or 'none'}"
+        )
 
 
 class _PlainProgress(Callback):

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+)
 
 from benchmark.backbones import build_classifier
 from benchmark.task import ConfigError
@@ -41,6 +45,9 @@ class ClassificationModule(L.LightningModule):
         distillation_alpha: weight of the second head in the loss.
         mixup: arguments of timm's `Mixup`: mixup_alpha, cutmix_alpha, prob, ...; it smooths labels
             itself.
+
+    Attributes:
+        confusion: what was predicted of each class in testing, `(num_classes, num_classes)`.
 
     Example:
         >>> import torch
@@ -86,8 +93,10 @@ class ClassificationModule(L.LightningModule):
             for k in (1, 5)
             if k <= num_classes
         }
-        self.test_metrics = MetricCollection(dict(accuracies))
-        self.val_metrics = self.test_metrics.clone(prefix="val/")
+        self.val_metrics = MetricCollection(dict(accuracies)).clone(prefix="val/")
+        calibration = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1")
+        self.test_metrics = MetricCollection({**accuracies, "ece": calibration})
+        self.confusion = MulticlassConfusionMatrix(num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `(B, C, H, W)` or event frames `(B, T, C, H, W)` to logits `(B, num_classes)`."""
@@ -122,7 +131,9 @@ class ClassificationModule(L.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        self.test_metrics.update(self(images), labels)
+        logits = self(images)
+        self.confusion.update(logits, labels)
+        self.test_metrics.update(logits, labels)
         self.log_dict(self.test_metrics)
 
     def configure_optimizers(self) -> Any:

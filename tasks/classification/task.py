@@ -13,7 +13,11 @@ from tasks.config import load_config
 class ClassificationTask(Task):
     """Image classification with Lightning, imported when first needed."""
 
-    metrics = {"top1": MetricSpec(), "top5": MetricSpec()}
+    metrics = {
+        "top1": MetricSpec(),
+        "top5": MetricSpec(),
+        "ece": MetricSpec(higher_is_better=False),
+    }
 
     def resolve(
         self, config: Path, backbone: str, arguments: Mapping[str, Any], overrides: Sequence[str]

@@ -95,7 +95,7 @@ class TestRun:
         run = new_run("data.augment.roll=1")
         checkpoint = loop.train(run)
         metrics, dataset, *_ = loop.evaluate(run, checkpoint)
-        assert metrics.keys() == {"top1", "top5"}
+        assert metrics.keys() == {"top1", "top5", "ece"}
         assert (dataset.name, dataset.train_samples, dataset.test_samples) == ("nmnist", 30, 20)
         probe = loop.probe(run, checkpoint)
         trained, untrained = (

@@ -174,7 +174,8 @@ class TestEvaluate:
         assert len(set(found)) > 1
         run = new_run(f"model.time_steps={time_steps}")
         metrics, dataset, *_ = ClassificationTask().evaluate(run, checkpoint)
-        assert metrics == {"top1": pytest.approx((found == labels).mean(), abs=1e-7)}
+        assert metrics["top1"] == pytest.approx((found == labels).mean(), abs=1e-7)
+        assert metrics.keys() == {"top1", "ece"}
         assert 0 < metrics["top1"] < 1
         assert dataset.model_dump() == {
             "name": "imagenet",

@@ -3,17 +3,21 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmark import build_classifier, profile_operations
 from benchmark.backbones.weights import WeightsError
+from benchmark.errors import UserError
 from benchmark.task import Run
 from tasks.checkpoints import latest_checkpoint
 from tasks.classification import loop
@@ -25,6 +29,21 @@ LIMIT = 40
 STEPS = 3  # an epoch of 40 images in batches of 16
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def calibration_error(logits: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Guo et al., ICML 2017, equation 3."""
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    confidence = (shares / shares.sum(1, keepdims=True)).max(1)
+    edges = np.linspace(0, 1, bins + 1)
+    inside = [(low <= confidence) & (confidence < high) for low, high in pairwise(edges)]
+    return sum(abs((right[one] - confidence[one]).sum()) for one in inside) / len(right)
+
+
+def wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
+    return centre - half, centre + half
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +235,28 @@ class TestCheckpointsAreWhole:
         assert (".epoch=0.ckpt.part", "epoch=0.ckpt") in names
 
 
+class TestLossThatIsNoNumber:
+    @pytest.fixture
+    def broken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Training whose loss is NaN from its fifth step on."""
+        original, taken = ClassificationModule.training_step, []
+
+        def training_step(self, batch, batch_idx):
+            taken.append(batch_idx)
+            return original(self, batch, batch_idx) * (torch.nan if len(taken) > 4 else 1)
+
+        monkeypatch.setattr(ClassificationModule, "training_step", training_step)
+
+    @pytest.mark.usefixtures("broken")
+    def test_it_is_one_line_with_step_rate_and_checkpoint(self, new_run):
+        run = new_run(3)
+        last = re.escape(str(run.folder / "epoch=0.ckpt"))
+        with pytest.raises(UserError, match=f"step 5 .* nan; .* rate was .*; .* {last}") as caught:
+            loop.train(run)
+        assert "\n" not in str(caught.value)
+        assert latest_checkpoint(run.folder) == run.folder / "epoch=0.ckpt"
+
+
 class TestEvaluate:
     def test_metrics_are_those_of_an_independent_count(self, trained, tmp_path: Path):
         """Of random weights, with statistics of the images: they predict more than one class."""
@@ -231,14 +272,26 @@ class TestEvaluate:
             logits = model.eval()(torch.stack(images)).numpy()
         checkpoint = tmp_path / "other.pth"
         torch.save(model.state_dict(), checkpoint)
-        metrics, dataset, *_ = loop.evaluate(run, checkpoint)
+        metrics, dataset, intervals, per_class = loop.evaluate(run, checkpoint)
         ranked = np.argsort(-logits, axis=1)
         assert len(set(ranked[:, 0])) > 3
         hits = ranked == np.array(labels)[:, None]
         assert metrics == {
             "top1": pytest.approx(hits[:, :1].sum() / LIMIT, abs=1e-7),
             "top5": pytest.approx(hits[:, :5].sum() / LIMIT, abs=1e-7),
+            "ece": pytest.approx(calibration_error(logits, hits[:, 0]), abs=1e-6),
         }
+        assert intervals == {
+            name: pytest.approx(wilson(metrics[name], LIMIT), abs=1e-6) for name in ("top1", "top5")
+        }
+        assert per_class == {
+            "top1": {
+                str(digit): pytest.approx(hits[np.array(labels) == digit, 0].mean(), abs=1e-6)
+                for digit in sorted(set(labels))
+            }
+        }
+        with Image.open(run.folder / "confusion.png") as picture:
+            assert min(picture.size) > 300
         assert 0 < metrics["top5"] < 1
         assert dataset.model_dump() == {
             "name": "digits",

@@ -80,9 +80,9 @@ def test_the_loss_is_the_smoothed_cross_entropy():
 
 
 def test_top5_needs_five_classes():
-    assert set(make().test_metrics) == {"top1", "top5"}
+    assert set(make().test_metrics) == {"top1", "top5", "ece"}
     few = ClassificationModule("meta_spikeformer_nano", num_classes=4)
-    assert set(few.test_metrics) == {"top1"}
+    assert set(few.test_metrics) == {"top1", "ece"}
 
 
 def test_accuracies_are_shares_of_images_and_not_of_classes():

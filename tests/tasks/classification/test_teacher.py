@@ -163,7 +163,7 @@ class TestRun:
         for kind in ("weight", "bias"):
             assert after[f"model.head.{kind}"].equal(before[f"head.{kind}"])
             assert after[f"model.distillation_head.{kind}"].equal(before[f"head.{kind}"])
-        assert loop.evaluate(run, checkpoint).metrics.keys() == {"top1", "top5"}
+        assert loop.evaluate(run, checkpoint).metrics.keys() == {"top1", "top5", "ece"}
 
     def test_weights_that_do_not_fit_are_named(self, new_run, tmp_path: Path):
         path = tmp_path / "other.pth"
