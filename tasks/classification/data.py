@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -62,6 +64,7 @@ class DataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.limit = limit
+        self._seed: int | None = None
 
     def require(self, training: bool) -> None:
         """Look whether what testing needs, and `training` with it, is there."""
@@ -76,17 +79,63 @@ class DataModule(L.LightningDataModule):
         return torch.randn(1, 3, self.image_size, self.image_size)
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.train, shuffle=True)
+        """Shuffled images; in a Trainer, by the seed and the epoch alone, so that it can resume."""
+        if self.trainer is None:
+            return self._loader(self.train, shuffle=True)
+        if self._seed is None:
+            self._seed = torch.initial_seed() % 2**32
+        epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
+        return self._loader(
+            self.train,
+            sampler=EpochShuffle(len(self.train), self._seed, epoch),
+            worker_init_fn=partial(_seed_worker, self._seed, epoch, rank),
+            generator=torch.Generator(),  # leaves torch's own, which the model draws from
+        )
 
     def val_dataloader(self) -> DataLoader:
         """The test split: it shows the course of training, and chooses nothing."""
         return self.test_dataloader()
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(self.test, shuffle=False)
+        return self._loader(self.test)
 
-    def _loader(self, dataset: Dataset, shuffle: bool) -> DataLoader:
-        return DataLoader(dataset, self.batch_size, shuffle, num_workers=self.num_workers)
+    def _loader(self, dataset: Dataset, **options: Any) -> DataLoader:
+        return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, **options)
+
+
+class EpochShuffle(Sampler[int]):
+    """A random order that follows from seed and epoch, whatever was drawn before.
+
+    Args:
+        count: how many items.
+        seed: of all epochs.
+        epoch: the first; Lightning sets later ones.
+    """
+
+    def __init__(self, count: int, seed: int, epoch: int = 0) -> None:
+        self.count = count
+        self.seed = seed
+        self.epoch = epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
+        yield from torch.randperm(self.count, generator=order).tolist()
+
+
+def derived_seed(*numbers: int) -> int:
+    """A seed made of several numbers, such as a seed and an epoch."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _seed_worker(seed: int, epoch: int, rank: int, worker: int) -> None:
+    L.seed_everything(derived_seed(seed, epoch, rank, worker), verbose=False)
 
 
 def require_classes(published: Published, folder: Path, num_classes: int) -> list[Path]:

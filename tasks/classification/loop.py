@@ -12,7 +12,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from scipy.stats import binomtest
@@ -34,7 +39,7 @@ from benchmark.progress import Progress
 from benchmark.results import BackboneInfo, DatasetInfo
 from benchmark.task import ConfigError, Evaluation, Probe, Run
 from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
-from tasks.classification.data import DataModule
+from tasks.classification.data import DataModule, derived_seed
 from tasks.classification.data_modules import build_data_module
 from tasks.classification.module import ClassificationModule
 
@@ -46,8 +51,9 @@ _READABLE = 30  # classes whose names and counts are written into a picture
 def train(run: Run) -> Path:
     """Train from the last whole checkpoint in the run's folder to the end; the final checkpoint.
 
-    Weights to start from are those of `load_from`. A distillation head that they lack starts as a
-    copy of the other.
+    `ema` of the configuration, arguments of Lightning's `EMAWeightAveraging`, has a moving average
+    of the weights saved and scored. Weights to start from are those of `load_from`; a distillation
+    head that they lack starts as a copy of the other.
 
     Raises:
         ConfigError: there is a distillation head and no teacher, or one of other classes.
@@ -65,7 +71,15 @@ def train(run: Run) -> Path:
     checkpoint = resumable_checkpoint(run.folder)
     if checkpoint is None and run.config.get("load_from"):
         _start_from(module.model, run.config["load_from"])
-    trainer = _trainer(run)
+    averaging = run.config.get("ema")
+    trainer = _trainer(
+        run,
+        [
+            _SeedEpochs(run.seed),
+            _StopAtNaN(run.folder),
+            *([] if averaging is None else [EMAWeightAveraging(**averaging)]),
+        ],
+    )
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C
@@ -91,7 +105,7 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
     """
     module, data = _build(run, checkpoint=checkpoint)
     # one device: more would fill up their last batches with images that are there already
-    trainer = _trainer(run, precision="32-true", devices=1)
+    trainer = _trainer(run, [], precision="32-true", devices=1)
     try:
         (metrics,) = trainer.test(module, data, verbose=False)
     except SystemExit:
@@ -212,7 +226,7 @@ def _start_from(model: Classifier, path: str) -> None:
         raise WeightsError(f"load_from {path}: {error}") from error
 
 
-def _trainer(run: Run, **options: Any) -> L.Trainer:
+def _trainer(run: Run, callbacks: Sequence[Callback], **options: Any) -> L.Trainer:
     loggers = [
         TensorBoardLogger(run.tensorboard.parent, name=run.tensorboard.name, version=""),
         CSVLogger(run.folder, name="csv"),  # a folder a part: it would delete the part before
@@ -224,10 +238,11 @@ def _trainer(run: Run, **options: Any) -> L.Trainer:
     return L.Trainer(
         plugins=[_WholeFiles()],
         logger=loggers,
-        callbacks=[checkpoints, shows, _StopAtNaN(run.folder)],
+        callbacks=[checkpoints, shows, *callbacks],
         enable_progress_bar=isinstance(shows, RichProgressBar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,  # the first is made before a run knows its epoch
         log_every_n_steps=10,
         **{**run.config["trainer"], **options},
     )
@@ -247,6 +262,17 @@ class _WholeFiles(TorchCheckpointIO):
         temporary = path.with_name(f".{path.name}.part")
         super().save_checkpoint(checkpoint, temporary, storage_options)
         temporary.replace(path)
+
+
+class _SeedEpochs(Callback):
+    """Begins each epoch with random numbers of its own, so that a resumed run has the same ones."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        seed = derived_seed(self._seed, trainer.current_epoch, trainer.global_rank)
+        L.seed_everything(seed, verbose=False)
 
 
 class _StopAtNaN(Callback):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmark.registry import UnknownNameError
-from tasks.classification.data import Digits, DigitsDataModule
+from tasks.classification.data import Digits, DigitsDataModule, EpochShuffle
 from tasks.classification.data_modules import build_data_module
 from tasks.datasets.digits import load_glyphs
 
@@ -74,3 +74,15 @@ def test_an_unknown_data_set_suggests_a_known_one():
         UnknownNameError, match="unknown classification data set 'digit'; did you mean 'digits'?"
     ):
         build_data_module("digit", limit=None)
+
+
+def test_an_order_follows_from_seed_and_epoch_alone():
+    orders = {}
+    for seed in (0, 1):
+        sampler = EpochShuffle(100, seed)
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            orders[seed, epoch] = tuple(sampler)
+            assert sorted(sampler) == list(range(100))
+            assert tuple(EpochShuffle(100, seed, epoch)) == orders[seed, epoch]
+    assert len(set(orders.values())) == 6

@@ -235,6 +235,57 @@ class TestCheckpointsAreWhole:
         assert (".epoch=0.ckpt.part", "epoch=0.ckpt") in names
 
 
+class TestResuming:
+    @pytest.mark.parametrize(("ema", "workers"), [(None, 0), ({"decay": 0.5}, 0), (None, 2)])
+    def test_it_is_exact(
+        self, new_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: dict, workers: int
+    ):
+        """Two epochs at once, and two with a kill in the second: the same to the bit."""
+
+        def run_in(name: str) -> Run:
+            run = dataclasses.replace(new_run(2), folder=tmp_path / name)
+            run.folder.mkdir()
+            run.config["ema"] = ema
+            run.config["data"]["num_workers"] = workers
+            run.config["model"]["arguments"] = {"drop_path": 0.3}
+            return run
+
+        whole, parted = run_in("whole"), run_in("parted")
+        loop.train(whole)
+        taken: list[int] = []
+
+        def training_step(self, batch, batch_idx):
+            taken.append(batch_idx)
+            if len(taken) == STEPS + 2:
+                raise RuntimeError("killed")
+            return original(self, batch, batch_idx)
+
+        original = ClassificationModule.training_step
+        with monkeypatch.context() as patched:
+            patched.setattr(ClassificationModule, "training_step", training_step)
+            with pytest.raises(RuntimeError, match="killed"):
+                loop.train(parted)
+        assert latest_checkpoint(parted.folder) == parted.folder / "epoch=0.ckpt"
+        loop.train(parted)
+        ends = [
+            torch.load(run.folder / "epoch=1.ckpt", weights_only=True) for run in (whole, parted)
+        ]
+        for key in ("state_dict", *(["current_model_state"] if ema else [])):
+            first, second = (end[key] for end in ends)
+            assert first.keys() == second.keys()
+            assert all(first[name].equal(second[name]) for name in first)
+
+    def test_a_moving_average_is_saved_and_scored(self, new_run):
+        run = new_run(1)
+        run.config["ema"] = {"decay": 0.5}
+        checkpoint = loop.train(run)
+        content = torch.load(checkpoint, weights_only=True)
+        mean, last = content["state_dict"], content["current_model_state"]
+        assert not mean["model.head.weight"].equal(last["model.head.weight"])
+        model, *_ = loop.probe(run, checkpoint)
+        assert model.head.weight.equal(mean["model.head.weight"])
+
+
 class TestLossThatIsNoNumber:
     @pytest.fixture
     def broken(self, monkeypatch: pytest.MonkeyPatch) -> None:
