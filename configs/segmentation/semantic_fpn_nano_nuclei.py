@@ -37,14 +37,6 @@ contrast = dict(  # four images in five fluoresce, the others are stained
 )
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    # of stains, which few images have; the others are grey, and how dim they are is to stay
-    dict(
-        type="PhotoMetricDistortion",
-        brightness_delta=0,
-        contrast_range=(1.0, 1.0),
-        saturation_range=(0.5, 1.5),
-        hue_delta=12,
-    ),
     contrast,
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=scale, ratio_range=(0.7, 1.6), keep_ratio=True),
