@@ -164,7 +164,8 @@ def sketch(config: Mapping[str, Any]) -> Probe:
     data = build_data_module(limit=None, **config["data"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = ClassificationModule(num_classes=data.num_classes, **config["model"])
+        described = {**config["model"], "teacher": None}
+        module = ClassificationModule(num_classes=data.num_classes, **described)
         image = data.example()
     return _as_probe(module, [image], config)
 

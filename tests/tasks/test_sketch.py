@@ -19,8 +19,12 @@ from tests.tasks import small
 from tests.tasks.small import CONFIGS, NANO, PATHS
 
 PARTS = {
+    "cifar10": {"head"},
+    "cifar100": {"head"},
     "digits": {"head"},
     "imagenet": {"head"},
+    "imagenet_t4": {"head", "distillation_head"},
+    "nmnist": {"head"},
     "mask_rcnn_digit_scenes": {"neck", "rpn_head", "bbox_head", "mask_head"},
     "mask_rcnn_15m_t1_coco": {"neck", "rpn_head", "bbox_head", "mask_head"},
     "mask_rcnn_resnet18_coco": {"neck", "rpn_head", "bbox_head", "mask_head"},
@@ -62,7 +66,7 @@ def sketched(name: str, *overrides: str, backbone: str = NANO, **arguments: Any)
 def smaller(name: str) -> list[str]:
     """Overrides for a small image and few proposals."""
     if ALL[name].parent == CLASSIFICATION:
-        return ["data.image_size=64"] if name == "imagenet" else []
+        return ["data.image_size=64"] if name.startswith("imagenet") else []
     _, config = resolved(name)
     few = ["model.test_cfg.rpn.max_per_img=4"] if "rpn_head" in config["model"] else []
     return [*small.shrinking(config), *few]
@@ -113,7 +117,8 @@ def test_its_operations_can_be_counted(
     assert capfd.readouterr().out == ""
     info = probe.backbone
     if ALL[name].parent == CLASSIFICATION or small.is_spiking(ALL[name]):
-        assert (info.name, info.arguments) == (NANO, {})
+        expected = {"in_channels": 2} if name == "nmnist" else {}
+        assert (info.name, info.arguments) == (NANO, expected)
     assert info.parameters == sum(p.numel() for p in probe.model.backbone.parameters())
 
 
