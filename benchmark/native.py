@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmark.files import replacing
+from benchmark.files import cache_root, replacing
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 
@@ -46,7 +46,7 @@ def _compile(source: Path, flags: Sequence[str]) -> Path:
     key = hashlib.sha256()
     for part in (*command, version.stdout, torch.__version__, _processor(), source.read_text()):
         key.update(part.encode() + b"\0")
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikebench"
+    root = cache_root()
     target = root / f"{source.stem}-{key.hexdigest()[:16]}.so"
     if not target.exists():
         with replacing(target) as built:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.files import replacing
+from benchmark.files import cache_root, replacing
 
 _VERSION = 1  # of how frames are made
 
@@ -32,8 +31,7 @@ def cached_frames(path: Path, described: Mapping[str, Any], make: Callable[[], T
     stat = path.stat()
     about = [_VERSION, str(path.absolute()), stat.st_size, stat.st_mtime_ns, described]
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    kept = home / "spikebench" / "frames" / name[:2] / f"{name}.npy"
+    kept = cache_root() / "frames" / name[:2] / f"{name}.npy"
     try:
         return torch.from_numpy(np.load(kept, allow_pickle=False))
     except (FileNotFoundError, EOFError, ValueError):  # none, or one that a full disk cut off

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.datacheck import SplitCheck
-from benchmark.files import write_atomically
+from benchmark.files import cache_root, write_atomically
 
 log = logging.getLogger("spikebench")
 
@@ -42,11 +42,10 @@ class Memory:
         """
         text = json.dumps([_VERSION, described], sort_keys=True, default=repr)
         name = hashlib.sha256(text.encode()).hexdigest()[:24]
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         files = hashlib.sha256()
         for line in _files(dataset):
             files.update(line.encode(errors="surrogateescape") + b"\0")
-        return cls(home / "spikebench" / "data" / f"{name}.json", files.hexdigest())
+        return cls(cache_root() / "data" / f"{name}.json", files.hexdigest())
 
     def recall(self) -> SplitCheck | None:
         """What was found when the data set passed; None if it did not, or files have changed."""
