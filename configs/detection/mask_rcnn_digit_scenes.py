@@ -8,6 +8,7 @@ _base_ = [
 max_epochs = 2
 width = 64
 norm = dict(type="BN")
+norm_of_vectors = dict(type="BN1d")
 from_scratch = dict(initial_current=2.0)
 
 model = dict(
@@ -29,6 +30,7 @@ model = dict(
             fc_out_channels=256,
             num_classes=10,
             reg_class_agnostic=True,
+            norm_cfg=norm_of_vectors,
             **from_scratch,
         ),
         mask_roi_extractor=dict(

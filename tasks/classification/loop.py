@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,10 +41,9 @@ from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
 from tasks.classification.data import DataModule, derived_seed
 from tasks.classification.data_modules import build_data_module
 from tasks.classification.module import ClassificationModule
+from tasks.classification.pictures import confusion_figure
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-
-_READABLE = 30  # classes whose names and counts are written into a picture
 
 
 def train(run: Run) -> Path:
@@ -139,17 +137,12 @@ def _draw_confusion(
     confusion: MulticlassConfusionMatrix, classes: Sequence[str], run: Run, loggers: list[Any]
 ) -> None:
     """A picture of it in the run's folder, and in TensorBoard."""
-    few = len(classes) <= _READABLE
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of styles that torchmetrics looks for
-        figure, _ = confusion.plot(add_text=few, labels=list(classes) if few else None)
-    side = max(6.0, 0.45 * len(classes)) if few else 10.0
-    figure.set_size_inches(side, side)
+    figure = confusion_figure(confusion.compute().numpy(force=True), classes)
     with replacing(run.folder / "confusion.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
+        figure.savefig(temporary, format="png", dpi=100)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure("confusion", figure)  # closes it
+            logger.experiment.add_figure("confusion", figure, close=False)
 
 
 def probe(run: Run, checkpoint: Path) -> Probe:

@@ -7,10 +7,10 @@ stock classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mmcv.cnn import ConvModule
+from mmcv.cnn import ConvModule, build_norm_layer
 from mmdet.models import (
     FPN,
     FCNMaskHead,
@@ -21,6 +21,8 @@ from mmdet.models import (
 )
 from mmdet.registry import MODELS
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark.task import ConfigError
 from tasks.openmmlab.spiking import SpikingConvs, SpikingLayers, SpikingPyramid
@@ -96,9 +98,15 @@ class SpikingRoIExtractor(SingleRoIExtractor):
 
 @MODELS.register_module()
 class SpikingShared2FCBBoxHead(SpikingLayers, Shared2FCBBoxHead):
-    """Box head: twice neuron and fully connected layer; class and box are read off real values."""
+    """Box head: twice neuron and fully connected layer; class and box are read off real values.
 
-    def __init__(self, **options: Any) -> None:
+    Args:
+        norm_cfg: a norm behind either layer, such as `dict(type="BN1d")`. The published head has
+            none, and learns little from scratch: what arrives at its second neurons is of any size.
+        **options: those of `SpikingLayers` and `Shared2FCBBoxHead`.
+    """
+
+    def __init__(self, norm_cfg: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(**options)
         if self.with_avg_pool or not (self.with_cls and self.with_reg):
             raise ConfigError(
@@ -106,18 +114,31 @@ class SpikingShared2FCBBoxHead(SpikingLayers, Shared2FCBBoxHead):
                 f"with_reg={self.with_reg}; a SpikingShared2FCBBoxHead pools nothing and has both"
             )
         self.fires = nn.ModuleList(self.new_fire() for _ in self.shared_fcs)
+        self.norms = nn.ModuleList(
+            build_norm_layer(dict(norm_cfg), layer.out_features)[1] if norm_cfg else nn.Identity()
+            for layer in self.shared_fcs
+        )
 
     def read_by_neurons(self) -> Iterable[nn.Module]:
-        """The fully connected layers but the last."""
-        return self.shared_fcs[:-1]
+        """The fully connected layers, or norms behind them, but the last."""
+        layers = self.shared_fcs if isinstance(self.norms[0], nn.Identity) else self.norms
+        return layers[:-1]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Regions `(T * K, C, h, w)` to scores and deltas, `(K, ...)` each."""
         x = x.flatten(1)
-        for fire, layer in zip(self.fires, self.shared_fcs, strict=True):
-            x = layer(fire(x))
+        for fire, layer, norm in zip(self.fires, self.shared_fcs, self.norms, strict=True):
+            x = _normed(layer(fire(x)), norm)
         x = self.mean_over_time(x)
         return self.fc_cls(x), self.fc_reg(x)
+
+
+def _normed(x: Tensor, norm: nn.Module) -> Tensor:
+    if len(x) == 1 and norm.training and isinstance(norm, _BatchNorm):
+        # a single region has no variance, of which a batch norm would raise
+        found = norm.running_mean, norm.running_var
+        return functional.batch_norm(x, *found, norm.weight, norm.bias, eps=norm.eps)
+    return norm(x)
 
 
 @MODELS.register_module()

@@ -135,16 +135,17 @@ class RegionContract(SpikingContract):
 
 class TestBoxHead(RegionContract):
     reads_real_values = frozenset({"fc_cls", "fc_reg"})
+    options: dict[str, Any] = {}
 
     def build(self, time_steps: int) -> nn.Module:
-        return SpikingShared2FCBBoxHead(**BOX, time_steps=time_steps)
+        return SpikingShared2FCBBoxHead(**BOX, **self.options, time_steps=time_steps)
 
     def call(self, part: nn.Module, maps: Maps) -> Maps:
         return part(maps[0])
 
     def step(self, hand: ByHand, x: Tensor) -> Maps:
-        x = hand.linear("shared_fcs.0", x.reshape(len(x), -1))
-        x = hand.linear("shared_fcs.1", x)
+        x = hand.norm("norms.0", hand.linear("shared_fcs.0", x.reshape(len(x), -1)))
+        x = hand.norm("norms.1", hand.linear("shared_fcs.1", x))
         return hand.real("fc_cls", x), hand.real("fc_reg", x)
 
     @pytest.mark.parametrize("option", ["with_avg_pool", "with_cls", "with_reg"])
@@ -152,6 +153,23 @@ class TestBoxHead(RegionContract):
         value = option == "with_avg_pool"
         with pytest.raises(ConfigError, match=f"{option}={value}.*pools nothing and has both"):
             SpikingShared2FCBBoxHead(**BOX, **{option: value})
+
+
+class TestBoxHeadWithNorm(TestBoxHead):
+    options = {"norm_cfg": {"type": "BN1d"}}
+
+    def test_a_single_region_is_trained_with_running_statistics(self):
+        head = enliven(self.build(1))
+        scored = head(*self.maps_of(1))
+        before = {key: value.clone() for key, value in head.state_dict().items()}
+        trained = head.train()(*self.maps_of(1))
+        assert_close(trained, scored)
+        assert all(value.equal(before[key]) for key, value in head.state_dict().items())
+        trained[0].sum().backward()
+        assert head.norms[0].bias.grad.abs().sum() > 0
+
+    def maps_of(self, regions: int) -> Maps:
+        return (membranes(regions, *self.shapes[0]),)
 
 
 class TestMaskHead(RegionContract):
@@ -290,6 +308,7 @@ READ_BY_NEURONS = [
         {f"{kind}_convs.{i}.conv" for kind in ("cls", "reg") for i in range(2)},
     ),
     (SpikingShared2FCBBoxHead, BOX, {"shared_fcs.0"}),
+    (SpikingShared2FCBBoxHead, {**BOX, "norm_cfg": {"type": "BN1d"}}, {"norms.0"}),
     (SpikingFCNMaskHead, MASK, {"upsample", *(f"convs.{i}.conv" for i in range(3))}),
     (
         SpikingFCNMaskHead,

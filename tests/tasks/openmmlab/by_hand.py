@@ -42,11 +42,14 @@ class ByHand:
 
     def module(self, name: str, current: Tensor, **options: Any) -> Tensor:
         """Neurons, convolution and, where there is one, batch norm in evaluation."""
-        x = self.conv(f"{name}.conv", current, **options)
-        if f"{name}.bn.weight" not in self.weights:
+        return self.norm(f"{name}.bn", self.conv(f"{name}.conv", current, **options))
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        """Batch norm in evaluation, where the module has that one."""
+        if f"{name}.weight" not in self.weights:
             return x
-        of = {key: self.weights[f"{name}.bn.{key}"] for key in ("weight", "bias")}
-        mean, variance = (self.weights[f"{name}.bn.running_{key}"] for key in ("mean", "var"))
+        of = {key: self.weights[f"{name}.{key}"] for key in ("weight", "bias")}
+        mean, variance = (self.weights[f"{name}.running_{key}"] for key in ("mean", "var"))
         return F.batch_norm(x, mean, variance, **of, training=False, eps=1e-5)
 
     def deconv(self, name: str, current: Tensor, **options: Any) -> Tensor:
@@ -87,7 +90,7 @@ def enliven(module: nn.Module) -> nn.Module:
         else:
             nn.init.uniform_(weight, 0.5, 1.5, generator=generator)
     for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d):
             nn.init.normal_(norm.running_mean, std=0.3, generator=generator)
             nn.init.uniform_(norm.running_var, 0.5, 1.5, generator=generator)
     return module.double().eval()
