@@ -5,18 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark.registry import unknown_name
-from tasks.classification.cifar import CIFAR10DataModule, CIFAR100DataModule
 from tasks.classification.data import DataModule, DigitsDataModule, ImageNetDataModule
-from tasks.classification.events import NMNISTDataModule
+from tasks.classification.events import (
+    CIFAR10DVSDataModule,
+    DVS128GestureClipsDataModule,
+    DVS128GestureDataModule,
+    HARDVSDataModule,
+    NCaltech101DataModule,
+    NMNISTDataModule,
+)
+from tasks.classification.small_images import (
+    CIFAR10DataModule,
+    CIFAR100DataModule,
+    TinyImageNetDataModule,
+)
 
 _DATA_MODULES: dict[str, type[DataModule]] = {
     module.name: module
     for module in (
         CIFAR10DataModule,
+        CIFAR10DVSDataModule,
         CIFAR100DataModule,
+        DVS128GestureClipsDataModule,
+        DVS128GestureDataModule,
         DigitsDataModule,
+        HARDVSDataModule,
         ImageNetDataModule,
+        NCaltech101DataModule,
         NMNISTDataModule,
+        TinyImageNetDataModule,
     )
 }
 
@@ -25,7 +42,7 @@ def build_data_module(name: str, limit: int | None, **options: Any) -> DataModul
     """Build the data module of a data set by name; nothing is read from disk yet.
 
     Args:
-        name: "cifar10", "cifar100", "digits", "imagenet" or "nmnist".
+        name: the `name` of one of the classes above.
         limit: use only so many images of each split.
         **options: further arguments of the data module.
 

@@ -21,6 +21,7 @@ from torchmetrics.classification import (
 
 from benchmark.backbones import build_classifier
 from benchmark.task import ConfigError
+from tasks.classification.mixing import EventMix
 from tasks.classification.teacher import build_teacher
 
 
@@ -43,8 +44,9 @@ class ClassificationModule(L.LightningModule):
             (Touvron et al., ICML 2021, arXiv 2012.12877), in which the class that the teacher gives
             is its label.
         distillation_alpha: weight of the second head in the loss.
-        mixup: arguments of timm's `Mixup`: mixup_alpha, cutmix_alpha, prob, ...; it smooths labels
-            itself.
+        mixup: arguments of timm's `Mixup`: mixup_alpha, cutmix_alpha, prob, ...; of event frames
+            mixup alone.
+        eventmix: arguments of `EventMix`, for event frames: alpha, prob, components.
 
     Attributes:
         confusion: what was predicted of each class in testing, `(num_classes, num_classes)`.
@@ -69,6 +71,7 @@ class ClassificationModule(L.LightningModule):
         teacher: Mapping[str, Any] | None = None,
         distillation_alpha: float = 0.5,
         mixup: Mapping[str, Any] | None = None,
+        eventmix: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if teacher is not None and not distillation:
@@ -79,13 +82,16 @@ class ClassificationModule(L.LightningModule):
         # not a submodule: checkpoints and optimiser are the student's
         self._teacher = [] if teacher is None else [build_teacher(teacher, num_classes)]
         self.distillation_alpha = distillation_alpha
-        self.mixup = (
-            Mixup(**{"num_classes": num_classes, "label_smoothing": label_smoothing, **mixup})
-            if mixup
-            else None
-        )
-        # timm's Mixup has smoothed its labels already
-        self.loss = nn.CrossEntropyLoss(label_smoothing=0.0 if mixup else label_smoothing)
+        if mixup and eventmix:
+            raise ConfigError("model.mixup and model.eventmix; expected one of them")
+        labels = {"num_classes": num_classes, "label_smoothing": label_smoothing}
+        self.mixup: Mixup | EventMix | None = None
+        if mixup:
+            self.mixup = Mixup(**{**labels, **mixup})
+        elif eventmix:
+            self.mixup = EventMix(**{**labels, **eventmix})
+        # what mixes has smoothed labels already
+        self.loss = nn.CrossEntropyLoss(label_smoothing=0.0 if self.mixup else label_smoothing)
         self.optimizer = dict(optimizer or {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05})
         self.warmup = warmup
         accuracies = {
@@ -109,10 +115,18 @@ class ClassificationModule(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         if self.mixup is not None and len(images) % 2 == 0:  # it pairs images
+            self._require_mixable(images)
             images, labels = self.mixup(images, labels)
         loss = self._loss(images, labels)
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def _require_mixable(self, images: Tensor) -> None:
+        are_frames = images.dim() == 5
+        if isinstance(self.mixup, EventMix) and not are_frames:
+            raise ConfigError("model.eventmix and images; it is for event frames, use model.mixup")
+        if isinstance(self.mixup, Mixup) and are_frames and self.mixup.cutmix_alpha > 0:
+            raise ConfigError("model.mixup.cutmix_alpha and event frames; use model.eventmix")
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         if not self._teacher:

@@ -10,7 +10,13 @@
   `nuclei200/semantic/{train,val}/*.png`
 - `cifar10/cifar-10-batches-py/{data_batch_{1..5},test_batch}` or `cifar10/{train,test}/<class>/*`
 - `cifar100/cifar-100-python/{train,test}` or `cifar100/{train,test}/<class>/*`
+- `tiny-imagenet-200/{train/<WordNet id>/images,val/images}/*.JPEG`
 - `nmnist/{Train,Test}/<digit>/*.bin`
+- `ncaltech101/<class>/*.bin`
+- `cifar10dvs/<class>/*.aedat`
+- `DvsGesture/trials_to_{train,test}.txt`, `DvsGesture/*.aedat`, `DvsGesture/*_labels.csv`
+- `dvs128gesture10/bs2/*.bs2`
+- `hardvs/{train,test}_label.txt`, `hardvs/<action>/*.aedat4`
 """
 
 from __future__ import annotations
@@ -126,7 +132,59 @@ NMNIST = Published(
     "get Train.zip and Test.zip from https://www.garrickorchard.com/datasets/n-mnist and unpack "
     "them into nmnist",
 )
-PUBLISHED = (IMAGENET, COCO, ADE20K, VOC2012, CITYSCAPES, BCCD, NUCLEI, CIFAR10, CIFAR100, NMNIST)
+NCALTECH101 = Published(
+    "N-Caltech101",
+    "ncaltech101",
+    "get Caltech101.zip of https://www.garrickorchard.com/datasets/n-caltech101 and unpack its "
+    "folders of classes into ncaltech101",
+)
+CIFAR10DVS = Published(
+    "CIFAR10-DVS",
+    "cifar10dvs",
+    "get the archives of ten classes from https://figshare.com/articles/dataset/CIFAR10-DVS_New/"
+    "4724671 and unpack them into cifar10dvs, a folder a class,",
+)
+DVS128GESTURE = Published(
+    "DVS128 Gesture",
+    "DvsGesture",
+    "get DvsGesture.tar.gz from https://research.ibm.com/interactive/dvsgesture and unpack it",
+)
+DVS128GESTURE_CLIPS = Published(
+    "Clips of DVS128 Gesture",
+    "dvs128gesture10",
+    "get test/test_files/binarySpikeTestFiles/{1..10}.bs2 from "
+    "https://github.com/bamsumit/slayerPytorch and put them into dvs128gesture10/bs2 as "
+    "01_<class>.bs2 to 10_<class>.bs2,",
+)
+HARDVS = Published(
+    "HAR-DVS",
+    "hardvs",
+    "get recordings and labels from https://github.com/Event-AHU/HARDVS and unpack them into "
+    "hardvs, its train_label.txt and test_label.txt beside the folders of actions,",
+)
+TINY_IMAGENET = Published(
+    "Tiny-ImageNet",
+    "tiny-imagenet-200",
+    "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+)
+PUBLISHED = (
+    IMAGENET,
+    TINY_IMAGENET,
+    COCO,
+    ADE20K,
+    VOC2012,
+    CITYSCAPES,
+    BCCD,
+    NUCLEI,
+    CIFAR10,
+    CIFAR100,
+    NMNIST,
+    NCALTECH101,
+    CIFAR10DVS,
+    DVS128GESTURE,
+    DVS128GESTURE_CLIPS,
+    HARDVS,
+)
 
 
 def published_at(path: Path) -> Published | None:

@@ -18,13 +18,22 @@ from benchmark.task import ConfigError, Evaluation, Probe, Run, Task
 from tests.tasks import small
 from tests.tasks.small import CONFIGS, NANO, PATHS
 
+EVENTS = (
+    "nmnist",
+    "ncaltech101",
+    "cifar10dvs",
+    "dvs128gesture",
+    "dvs128gesture_clips",
+    "hardvs",
+)
 PARTS = {
     "cifar10": {"head"},
     "cifar100": {"head"},
     "digits": {"head"},
     "imagenet": {"head"},
     "imagenet_t4": {"head", "distillation_head"},
-    "nmnist": {"head"},
+    "tiny_imagenet": {"head"},
+    **dict.fromkeys(EVENTS, {"head"}),
     "mask_rcnn_digit_scenes": {"neck", "rpn_head", "bbox_head", "mask_head"},
     "mask_rcnn_15m_t1_coco": {"neck", "rpn_head", "bbox_head", "mask_head"},
     "mask_rcnn_resnet18_coco": {"neck", "rpn_head", "bbox_head", "mask_head"},
@@ -117,7 +126,7 @@ def test_its_operations_can_be_counted(
     assert capfd.readouterr().out == ""
     info = probe.backbone
     if ALL[name].parent == CLASSIFICATION or small.is_spiking(ALL[name]):
-        expected = {"in_channels": 2} if name == "nmnist" else {}
+        expected = {"in_channels": 2} if name in EVENTS else {}
         assert (info.name, info.arguments) == (NANO, expected)
     assert info.parameters == sum(p.numel() for p in probe.model.backbone.parameters())
 

@@ -18,6 +18,7 @@ from tasks.classification.task import ClassificationTask
 from tasks.datasets import DatasetError
 from tasks.datasets.events import EventFileError, cache
 from tests.tasks.datasets.events.files import atis, some_events
+from tests.tasks.datasets.events.sets import make_events
 from tests.tasks.small import CONFIGS
 
 
@@ -29,17 +30,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def nmnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three recordings of each digit to train on, two to test on."""
-    root = tmp_path / "sets"
-    for split, count in (("Train", 3), ("Test", 2)):
-        for digit in range(10):
-            folder = root / "nmnist" / split / str(digit)
-            folder.mkdir(parents=True)
-            for index in range(count):
-                events = some_events(40 + 10 * digit + index, side=34)
-                (folder / f"{index:05}.bin").write_bytes(atis(events))
-    monkeypatch.setenv("SPIKEBENCH_DATA", str(root))
-    return root / "nmnist"
+    """Two recordings of each digit and split."""
+    monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path / "sets"))
+    return make_events(tmp_path / "sets", "nmnist")
 
 
 def of_test(**options) -> EventFrames:
@@ -57,7 +50,7 @@ def test_frames_have_what_a_backbone_reads(nmnist: Path, frames: str):
     assert images.shape[1:] == data.example().shape[1:]
     assert (images >= 0).all()
     assert labels.dtype == torch.int64
-    assert (data.train_samples, len(data.test)) == (30, 20)
+    assert (data.train_samples, len(data.test)) == (20, 20)
     assert [label for _, label in data.test] == [digit for digit in range(10) for _ in range(2)]
 
 
@@ -96,7 +89,7 @@ class TestRun:
         checkpoint = loop.train(run)
         metrics, dataset, *_ = loop.evaluate(run, checkpoint)
         assert metrics.keys() == {"top1", "top5", "ece"}
-        assert (dataset.name, dataset.train_samples, dataset.test_samples) == ("nmnist", 30, 20)
+        assert (dataset.name, dataset.train_samples, dataset.test_samples) == ("nmnist", 20, 20)
         probe = loop.probe(run, checkpoint)
         trained, untrained = (
             profile_operations(one.model, one.batches, forward=one.forward)

@@ -13,8 +13,8 @@ from PIL import Image
 from torchvision import datasets
 
 from benchmark.task import MissingDataError
-from tasks.classification.cifar import CIFAR10DataModule, CIFAR100DataModule, CIFARDataModule
 from tasks.classification.data_modules import build_data_module
+from tasks.classification.small_images import CIFAR10DataModule, CIFAR100DataModule, CIFARDataModule
 from tasks.datasets import DatasetError
 
 MODULES = {"cifar10": CIFAR10DataModule, "cifar100": CIFAR100DataModule}
@@ -135,3 +135,47 @@ class TestBadData:
             path.unlink()
         with pytest.raises(MissingDataError, match="train/class3 is empty"):
             CIFAR10DataModule().require(training=True)
+
+
+class TestTinyImageNet:
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Two classes of three images, and tested ones of both in another order."""
+        monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path))
+        folder = tmp_path / "tiny-imagenet-200"
+        for label, name in enumerate(("n01", "n02")):
+            images = folder / "train" / name / "images"
+            images.mkdir(parents=True)
+            for index in range(3):
+                Image.new("RGB", (64, 64), (255 * label, 0, 0)).save(images / f"{index}.JPEG")
+            (images.parent / "boxes.txt").write_text("0.JPEG\t0\t0\t9\t9\n")
+        (folder / "val" / "images").mkdir(parents=True)
+        lines = []
+        for index, label in enumerate((1, 0, 1)):
+            path = folder / "val" / "images" / f"val_{index}.JPEG"
+            Image.new("RGB", (64, 64), (255 * label, 0, 0)).save(path)
+            lines.append(f"{path.name}\tn0{label + 1}\t0\t0\t62\t62\n")
+        (folder / "val" / "val_annotations.txt").write_text("".join(lines))
+        return folder
+
+    def test_classes_of_tested_images_are_those_of_the_annotations(self, folder: Path):
+        data = build_data_module("tiny_imagenet", None, num_classes=2, num_workers=0)
+        data.require(training=True)
+        data.setup()
+        assert (data.train_samples, list(data.classes)) == (6, ["n01", "n02"])
+        assert [label for _, label in data.test] == [1, 0, 1]
+        images = [image for image, _ in data.test]
+        assert images[0].shape == (3, 64, 64)
+        assert images[0].equal(images[2])
+        assert not images[0].equal(images[1])
+
+    def test_annotations_of_other_classes_are_named(self, folder: Path):
+        path = folder / "val" / "val_annotations.txt"
+        path.write_text("val_0.JPEG\tn01\t0\t0\t1\t1\nval_1.JPEG\tn09\t0\t0\t1\t1\n")
+        with pytest.raises(DatasetError, match=f"{path}, line 2: class 'n09'; expected one of"):
+            build_data_module("tiny_imagenet", None, num_classes=2).require(training=False)
+
+    def test_an_image_that_is_not_there(self, folder: Path):
+        (folder / "val" / "images" / "val_1.JPEG").unlink()
+        with pytest.raises(MissingDataError, match=r"val_1\.JPEG is not there"):
+            build_data_module("tiny_imagenet", None, num_classes=2).require(training=False)
