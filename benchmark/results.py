@@ -91,6 +91,8 @@ class Record(Strict):
         protocol: the name of the configuration file the run was made from.
         per_class: a figure of each class, by metric and the name of the class; a class that has
             none, as it is in no test image, is left out.
+        by_time_steps: a metric as it is after 1, 2, ... T time steps of one pass, by metric; empty
+            for T = 1, and where a task does not tell.
         parameters: of the whole model (backbone, neck and heads).
         operations: the operation count of the model as coded, or None where the run failed.
         paper_operations: the same in the form that the papers' energies assume.
@@ -99,7 +101,8 @@ class Record(Strict):
         measured_energy_mj: energy per image in millijoules that a meter read, by meter; empty
             where there is none.
         resumed: whether training went on from a checkpoint of an interrupted run.
-        wall_time_s: seconds by phase (train, evaluate, profile); of the last part, if resumed.
+        wall_time_s: seconds by phase (train, evaluate, profile); of the last part, if resumed, and
+            without train where weights were given.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -116,6 +119,7 @@ class Record(Strict):
     seed: int
     metrics: dict[str, Metric] = Field(default_factory=dict)
     per_class: dict[str, dict[str, float]] = Field(default_factory=dict)
+    by_time_steps: dict[str, list[float]] = Field(default_factory=dict)
     parameters: int | None = None
     operations: OperationReport | None = None
     paper_operations: OperationReport | None = None

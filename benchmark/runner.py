@@ -24,7 +24,7 @@ from benchmark.errors import UserError
 from benchmark.files import sha256
 from benchmark.progress import FILE_LOG, Progress
 from benchmark.results import Metric, Record, ResultStore
-from benchmark.suite import Suite, plan, recorded_config
+from benchmark.suite import plan, plan_evaluation, recorded_config
 from benchmark.task import Evaluation, Probe, Run, Task
 
 log = logging.getLogger("spikebench")
@@ -81,7 +81,7 @@ def run_suite(
                 outcome.skipped.append(run.title)
                 continue
             log.info("%s: running in %s", of, run.folder)
-            record = _recorded(run, task, suite)
+            record = _recorded(run, task, suite.profile_images)
             failure = None if record.error is None else processes.fail(record.error)
             if failure is not None:
                 record = record.model_copy(update={"error": failure.reason})
@@ -100,13 +100,41 @@ def run_suite(
     return outcome
 
 
+def evaluate(
+    config: Path, weights: Path, work_dir: Path, *, profile_images: int = 64, **options: Any
+) -> tuple[Path, Record]:
+    """Score given weights under a configuration, and count their operations.
+
+    Args:
+        config: a configuration of a task.
+        weights: a checkpoint of this suite or published weights.
+        work_dir: the record lands in `work_dir/evaluate/<key>`.
+        profile_images: operations are counted on so many test images.
+        **options: see `benchmark.suite.plan_evaluation`.
+
+    Returns:
+        Where the record lies, and the record.
+
+    Raises:
+        UserError: the configuration, the weights or the data are wrong.
+    """
+    run, task = plan_evaluation(config, weights, work_dir, **options)
+    load_estimators()  # one that is wrong is said before scoring, not after
+    _check_writable(work_dir / run.suite)
+    with _termination_as_interrupt():
+        record = _recorded(run, task, profile_images, weights)
+    if record.error is not None:
+        raise UserError(record.error)
+    return ResultStore(work_dir / run.suite).put(record), record
+
+
 def _is_finished(store: ResultStore, key: str) -> bool:
     done = store.get(key)
     return done is not None and done.status == "finished"
 
 
-def _recorded(run: Run, task: Task, suite: Suite) -> Record:
-    """Do one run; whatever goes wrong in it becomes its record."""
+def _recorded(run: Run, task: Task, profile_images: int, weights: Path | None = None) -> Record:
+    """Do one run, or score given weights; whatever goes wrong in it becomes its record."""
     processes = distributed.current()
     run.folder.mkdir(parents=True, exist_ok=True)
     devices = f"{processes.count} x " if processes.count > 1 else ""
@@ -126,7 +154,8 @@ def _recorded(run: Run, task: Task, suite: Suite) -> Record:
     try:
         about["config"] = recorded_config(run.config)
         with _log_to(run.folder / "run.log" if processes.is_main else Path(os.devnull)):
-            return Record(status="finished", **about, **_results(run, task, suite.profile_images))
+            results = _results(run, task, profile_images, weights)
+            return Record(status="finished", **about, **results)
     except Exception as error:
         message = " ".join(str(error).split())
         trace = run.folder / ("error.log" if processes.is_main else f"error.{processes.rank}.log")
@@ -137,8 +166,10 @@ def _recorded(run: Run, task: Task, suite: Suite) -> Record:
         return Record(status="failed", error=message, **about)
 
 
-def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
-    """Train, score and count: the fields of a record that only a finished run has.
+def _results(
+    run: Run, task: Task, profile_images: int, weights: Path | None = None
+) -> dict[str, Any]:
+    """Train unless there are weights, score and count: what only the record of a finished run has.
 
     In a process that is not the main one: none.
     """
@@ -151,8 +182,11 @@ def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     resumed = any(run.folder.glob("*.pth")) or any(run.folder.glob("*.ckpt"))
     with processes.group():
-        with _timed(seconds, "train"):
-            checkpoint = task.train(run)
+        if weights is None:
+            with _timed(seconds, "train"):
+                checkpoint = task.train(run)
+        else:
+            checkpoint = weights
         with _timed(seconds, "evaluate"):
             evaluation: Evaluation = task.evaluate(run, checkpoint)
 
@@ -164,6 +198,7 @@ def _results(run: Run, task: Task, profile_images: int) -> dict[str, Any]:
             "dataset": evaluation.dataset,
             "metrics": _metrics(run, task, evaluation),
             "per_class": evaluation.per_class,
+            "by_time_steps": evaluation.by_time_steps,
             "checkpoint_sha256": sha256(checkpoint),
             "resumed": resumed,
             "wall_time_s": seconds,

@@ -161,7 +161,6 @@ def plan(
         UnknownNameError: a key, task, backbone or override is unknown.
     """
     suite, of_tasks = load_suite(path, overrides)
-    root = work_dir / suite.name
     runs = []
     for entry in suite.tasks:
         task = TASKS.get(entry.task)()
@@ -171,40 +170,120 @@ def plan(
             config = task.resolve(
                 config_path, backbone.name, backbone.arguments, of_tasks.get(entry.task, [])
             )
-            try:
-                protocol = _protocol(_with_weights(config, lambda _, digest: digest))
-            except ConfigError as error:
-                raise ConfigError(f"{config_path}: {error}") from None
             for seed in suite.seeds:
-                what = {
-                    "task": entry.task,
-                    "backbone": backbone.name,
-                    "protocol": entry.config.stem,
-                    "seed": seed,
-                    "limit": limit,
-                    "profile_images": suite.profile_images,
-                    "config": protocol,
-                }
-                try:
-                    text = json.dumps(what, sort_keys=True, separators=(",", ":"))
-                except TypeError as error:
-                    raise ConfigError(f"{config_path} is not plain data: {error}") from None
-                key = hashlib.sha256(text.encode()).hexdigest()[:12]
-                name = f"{entry.task}-{backbone.name}-{entry.config.stem}-seed{seed}-{key}"
-                run = Run(
-                    key=key,
-                    suite=suite.name,
+                run = _new_run(
+                    suite.name,
+                    work_dir,
+                    entry.task,
+                    config_path,
+                    config,
                     backbone=backbone.name,
-                    task=entry.task,
-                    protocol=entry.config.stem,
                     seed=seed,
-                    config=config,
-                    folder=root / key,
-                    tensorboard=root / "tensorboard" / name,
                     limit=limit,
+                    profile_images=suite.profile_images,
                 )
                 runs.append((run, task))
     return suite, runs
+
+
+def plan_evaluation(
+    config_path: Path,
+    weights: Path,
+    work_dir: Path,
+    *,
+    task_name: str,
+    backbone: str | None = None,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+) -> tuple[Run, Task]:
+    """The run that scores given weights under a configuration, and the task that does it.
+
+    Args:
+        config_path: a configuration of the task.
+        weights: a file of weights; it enters the key by its SHA-256.
+        work_dir: the run lands in `work_dir/evaluate/<key>`.
+        task_name: registered name.
+        backbone: registered name; None is the one that the configuration names.
+        overrides: `key.path=value` of the configuration.
+        limit: use only so many images.
+
+    Raises:
+        ConfigError: the configuration is wrong, or there are no such weights.
+        UnknownNameError: the task, the backbone or a key is unknown.
+    """
+    task = TASKS.get(task_name)()
+    config = task.resolve(config_path, backbone, {}, overrides)
+    if not weights.is_file():
+        raise ConfigError(f"no such file of weights: {weights}")
+    config["load_from"] = str(weights)  # in place of what a training would start from
+    run = _new_run(
+        "evaluate",
+        work_dir,
+        task_name,
+        config_path,
+        config,
+        backbone=backbone or _own_backbone(config, config_path),
+        limit=limit,
+    )
+    return run, task
+
+
+def _own_backbone(config: Mapping[str, Any], path: Path) -> str:
+    """What a configuration calls its backbone: its registered name, or an ANN's type."""
+    model = config.get("model")
+    described = model.get("backbone") if isinstance(model, Mapping) else None
+    if isinstance(described, Mapping):
+        described = described.get("name") or str(described.get("type")).lower()
+    if not isinstance(described, str):
+        raise ConfigError(f"{path} names no model.backbone; name one with --backbone")
+    return described
+
+
+def _new_run(
+    suite: str,
+    work_dir: Path,
+    task: str,
+    config_path: Path,
+    config: dict[str, Any],
+    *,
+    backbone: str,
+    seed: int = 0,
+    limit: int | None = None,
+    profile_images: int = Suite.model_fields["profile_images"].default,
+) -> Run:
+    """A run, its key made of what decides its result."""
+    try:
+        protocol = _protocol(_with_weights(config, lambda _, digest: digest))
+    except ConfigError as error:
+        raise ConfigError(f"{config_path}: {error}") from None
+    what = {
+        "task": task,
+        "backbone": backbone,
+        "protocol": config_path.stem,
+        "seed": seed,
+        "limit": limit,
+        "profile_images": profile_images,
+        "config": protocol,
+    }
+    try:
+        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
+    except TypeError as error:
+        raise ConfigError(f"{config_path} is not plain data: {error}") from None
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
+    name = f"{task}-{backbone}-{config_path.stem}-seed{seed}-{key}"
+    root = work_dir / suite
+    return Run(
+        key=key,
+        suite=suite,
+        backbone=backbone,
+        task=task,
+        protocol=config_path.stem,
+        seed=seed,
+        config=config,
+        folder=root / key,
+        tensorboard=root / "tensorboard" / name,
+        limit=limit,
+    )
 
 
 def _protocol(config: Any) -> Any:

@@ -63,12 +63,14 @@ class Evaluation(NamedTuple):
         dataset: what they are of.
         intervals: the 95 % interval, low and high end, of each metric that has one.
         per_class: a figure of each class, by metric and the name of the class.
+        by_time_steps: a metric as it is after 1, 2, ... T time steps of one pass, by metric.
     """
 
     metrics: dict[str, float]
     dataset: DatasetInfo
     intervals: Mapping[str, tuple[float, float]] = MappingProxyType({})
     per_class: Mapping[str, dict[str, float]] = MappingProxyType({})
+    by_time_steps: Mapping[str, list[float]] = MappingProxyType({})
 
 
 class Probe(NamedTuple):
@@ -96,13 +98,17 @@ class Task(ABC):
 
     @abstractmethod
     def resolve(
-        self, config: Path, backbone: str, arguments: Mapping[str, Any], overrides: Sequence[str]
+        self,
+        config: Path,
+        backbone: str | None,
+        arguments: Mapping[str, Any],
+        overrides: Sequence[str],
     ) -> dict[str, Any]:
         """The configuration file with backbone and overrides put in, as plain data.
 
         Args:
             config: the configuration file.
-            backbone: registered name.
+            backbone: registered name; None leaves the one that the file names.
             arguments: arguments of the backbone, from the suite.
             overrides: `key.path=value`; the key must be in the configuration.
 

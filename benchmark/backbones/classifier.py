@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from benchmark.backbones.zoo import Backbone, build_backbone
@@ -35,12 +36,33 @@ class Classifier(nn.Module):
         With a distillation head, training gives the pair (logits, logits for the teacher's label),
         and evaluation the mean of the two heads.
         """
-        spikes = self.lif(self.backbone(x)[-1].mean(dim=(-2, -1)))
+        spikes = self._spikes(x)
         logits = self.head(spikes).mean(0)
         if self.distillation_head is None:
             return logits
         distilled = self.distillation_head(spikes).mean(0)
         return (logits, distilled) if self.training else (logits + distilled) / 2
+
+    def over_time(self, x: Tensor) -> Tensor:
+        """What the first time steps alone would say, in one pass.
+
+        Args:
+            x: images `(B, C, H, W)` or event frames `(B, T, C, H, W)`.
+
+        Returns:
+            Logits `(T, B, num_classes)`: place t - 1 has those after t time steps, place T - 1
+            those of `forward` in evaluation.
+        """
+        spikes = self._spikes(x)
+        logits = self.head(spikes)
+        if self.distillation_head is not None:
+            logits = (logits + self.distillation_head(spikes)) / 2
+        steps = torch.arange(1, len(logits) + 1, device=logits.device)
+        return logits.cumsum(0) / steps.view(-1, 1, 1)
+
+    def _spikes(self, x: Tensor) -> Tensor:
+        """Spikes that the heads read, `(T, B, C)`."""
+        return self.lif(self.backbone(x)[-1].mean(dim=(-2, -1)))
 
 
 def build_classifier(

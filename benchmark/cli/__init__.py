@@ -9,6 +9,7 @@ from benchmark.cli import (  # noqa: F401  each adds its verbs
     audit,
     backbones,
     data,
+    evaluate,
     profile,
     reproduce,
     runs,

@@ -58,6 +58,22 @@ def built(build: Callable, name: str, weights: Path | None, **arguments: Any) ->
     return model if weights is None else load_weights(model, weights)
 
 
+def task_of(name: str | None, config: Path) -> str:
+    """The task of that name, or of the folder that a configuration lies in."""
+    from benchmark.registry import TASKS
+    from benchmark.task import ConfigError
+
+    if name is not None:
+        return name
+    folder = config.absolute().parent.name
+    if folder not in TASKS.names():
+        raise ConfigError(
+            f"{config} lies in {folder!r}, which is no task; say which it is with --task "
+            f"({', '.join(TASKS.names())})"
+        )
+    return folder
+
+
 def terminal() -> Console:
     """Where tables are printed."""
     from rich.console import Console

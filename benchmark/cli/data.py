@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from benchmark.cli.app import DataRoot, app, new_table, terminal
-
-if TYPE_CHECKING:
-    from benchmark.task import Task
+from benchmark.cli.app import DataRoot, app, new_table, task_of, terminal
 
 _SHOWN = 20
 
@@ -47,8 +44,9 @@ def check_data(
     if data_root is not None:
         os.environ["SPIKEBENCH_DATA"] = str(data_root)
     from benchmark.datacheck import first_errors
+    from benchmark.registry import TASKS
 
-    checks = _task(task, config).check_data(config, set_ or [])
+    checks = TASKS.get(task_of(task, config))().check_data(config, set_ or [])
     table = new_table("split", "data set", "images", "annotations", "classes", "skipped", "errors")
     for one in checks:
         counts = (f"{count:,}" for count in (one.images, one.annotations, one.classes))
@@ -61,18 +59,3 @@ def check_data(
         print(f"... and {more:,} more")
     if errors:
         raise typer.Exit(1)
-
-
-def _task(name: str | None, config: Path) -> Task:
-    """The task of that name, or of the folder that the configuration lies in."""
-    from benchmark.registry import TASKS
-    from benchmark.task import ConfigError
-
-    if name is None:
-        name = config.absolute().parent.name
-        if name not in TASKS.names():
-            raise ConfigError(
-                f"{config} lies in {name!r}, which is no task; say which it is with --task "
-                f"({', '.join(TASKS.names())})"
-            )
-    return TASKS.get(name)()

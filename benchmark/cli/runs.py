@@ -53,7 +53,7 @@ def run(
 ) -> None:
     """Run a suite, skipping what is finished and resuming what was interrupted; print its tables.
 
-    Detection and segmentation run in several processes, a device each, as
+    Several processes, a device each, do a run together when started as
     `torchrun --nproc-per-node 2 -m benchmark.cli run SUITE` or
     `srun --ntasks 2 --kill-on-bad-exit spikebench run SUITE --launcher slurm`; the batch size is
     that of a process.

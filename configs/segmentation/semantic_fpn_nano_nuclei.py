@@ -5,7 +5,7 @@ _base_ = [
     "../_base_/mmseg.py",
 ]
 
-max_epochs = 28
+max_epochs = 36
 width = 48
 size = (384, 384)
 scale = (640, 512)  # twice the images: a pixel along all edges is a quarter of the IoU
@@ -23,7 +23,10 @@ model = dict(
         channels=width,
         num_classes=2,
         neuron=dict(neuron=integer_spikes),
-        loss_decode=[dict(type="CrossEntropyLoss"), dict(type="DiceLoss", loss_weight=1.0)],
+        loss_decode=[
+            dict(type="CrossEntropyLoss"),
+            dict(type="LovaszLoss", loss_type="multi_class", reduction="none"),  # of the IoU
+        ],
         **from_scratch,
     ),
 )
@@ -44,6 +47,7 @@ train_pipeline = [
     dict(
         type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]
     ),
+    dict(type="RandomRotate", prob=0.5, degree=(90, 90)),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [

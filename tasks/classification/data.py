@@ -79,15 +79,19 @@ class DataModule(L.LightningDataModule):
         return torch.randn(1, 3, self.image_size, self.image_size)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled images; in a Trainer, by the seed and the epoch alone, so that it can resume."""
+        """Shuffled images; in a Trainer, by the seed and the epoch alone, so that it can resume.
+
+        Several processes share out each epoch; as many images as they cannot share are left out.
+        """
         if self.trainer is None:
             return self._loader(self.train, shuffle=True)
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**32
         epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
+        share = (rank, self.trainer.world_size)
         return self._loader(
             self.train,
-            sampler=EpochShuffle(len(self.train), self._seed, epoch),
+            sampler=EpochShuffle(len(self.train), self._seed, epoch, share),
             worker_init_fn=partial(_seed_worker, self._seed, epoch, rank),
             generator=torch.Generator(),  # leaves torch's own, which the model draws from
         )
@@ -97,7 +101,11 @@ class DataModule(L.LightningDataModule):
         return self.test_dataloader()
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(self.test)
+        """Images in order; of several processes each has its own, and every image is in one."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            return self._loader(self.test)
+        rank, count = self.trainer.global_rank, self.trainer.world_size
+        return self._loader(self.test, sampler=range(rank, len(self.test), count))
 
     def _loader(self, dataset: Dataset, **options: Any) -> DataLoader:
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, **options)
@@ -110,23 +118,30 @@ class EpochShuffle(Sampler[int]):
         count: how many items.
         seed: of all epochs.
         epoch: the first; Lightning sets later ones.
+        share: which of how many processes this is. Each has every so-many-th item, and all have
+            equally many, so that what they have in a step is what one of them alone would have.
     """
 
-    def __init__(self, count: int, seed: int, epoch: int = 0) -> None:
+    def __init__(
+        self, count: int, seed: int, epoch: int = 0, share: tuple[int, int] = (0, 1)
+    ) -> None:
         self.count = count
         self.seed = seed
         self.epoch = epoch
+        self.share = share
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return self.count // self.share[1]
 
     def __iter__(self) -> Iterator[int]:
         order = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
-        yield from torch.randperm(self.count, generator=order).tolist()
+        rank, processes = self.share
+        shuffled = torch.randperm(self.count, generator=order)
+        yield from shuffled[: len(self) * processes][rank::processes].tolist()
 
 
 def derived_seed(*numbers: int) -> int:

@@ -22,7 +22,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from scipy.stats import binomtest
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from benchmark.backbones.classifier import Classifier
 from benchmark.backbones.weights import (
@@ -40,6 +39,7 @@ from benchmark.task import ConfigError, Evaluation, Probe, Run
 from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
 from tasks.classification.data import DataModule, derived_seed
 from tasks.classification.data_modules import build_data_module
+from tasks.classification.devices import on_devices
 from tasks.classification.module import ClassificationModule
 from tasks.classification.pictures import confusion_figure
 
@@ -91,8 +91,8 @@ def train(run: Run) -> Path:
 def evaluate(run: Run, checkpoint: Path) -> Evaluation:
     """Score a checkpoint on the test split, in full precision and with T as configured.
 
-    Accuracies come with 95 % intervals and by class; `confusion.png` in the run's folder shows
-    what is taken for what.
+    Accuracies come with 95 % intervals, by class and by number of time steps; `confusion.png` in
+    the run's folder shows what is taken for what.
 
     The checkpoint may be of this task or of the published code, with a distillation head or
     without. The training split need not be there: weights may have been trained elsewhere.
@@ -102,8 +102,7 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         WeightsError: the checkpoint is missing, truncated, or of another model.
     """
     module, data = _build(run, checkpoint=checkpoint)
-    # one device: more would fill up their last batches with images that are there already
-    trainer = _trainer(run, [], precision="32-true", devices=1)
+    trainer = _trainer(run, [], precision="32-true", strategy="auto")
     try:
         (metrics,) = trainer.test(module, data, verbose=False)
     except SystemExit:
@@ -123,8 +122,16 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         for name, value in zip(data.classes, of_class.tolist(), strict=True)
         if not math.isnan(value)
     }
-    _draw_confusion(module.confusion, data.classes, run, trainer.loggers)
-    return Evaluation(dict(metrics), dataset, intervals, {"top1": per_class})
+    if trainer.is_global_zero:
+        _draw_confusion(counts, data.classes, run, trainer.loggers)
+    by_time_steps = [float(accuracy.compute()) for accuracy in module.top1_by_time_steps]
+    return Evaluation(
+        dict(metrics),
+        dataset,
+        intervals,
+        {"top1": per_class},
+        {"top1": by_time_steps} if len(by_time_steps) > 1 else {},
+    )
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:
@@ -133,11 +140,9 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def _draw_confusion(
-    confusion: MulticlassConfusionMatrix, classes: Sequence[str], run: Run, loggers: list[Any]
-) -> None:
+def _draw_confusion(counts: Tensor, classes: Sequence[str], run: Run, loggers: list[Any]) -> None:
     """A picture of it in the run's folder, and in TensorBoard."""
-    figure = confusion_figure(confusion.compute().numpy(force=True), classes)
+    figure = confusion_figure(counts.numpy(), classes)
     with replacing(run.folder / "confusion.png") as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     for logger in loggers:
@@ -230,15 +235,15 @@ def _trainer(run: Run, callbacks: Sequence[Callback], **options: Any) -> L.Train
     )
     shows = RichProgressBar() if sys.stderr.isatty() else _PlainProgress(run.title)
     return L.Trainer(
-        plugins=[_WholeFiles()],
         logger=loggers,
         callbacks=[checkpoints, shows, *callbacks],
         enable_progress_bar=isinstance(shows, RichProgressBar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,  # the first is made before a run knows its epoch
+        use_distributed_sampler=False,  # it would fill up last batches with images seen before
         log_every_n_steps=10,
-        **{**run.config["trainer"], **options},
+        **on_devices({"plugins": [_WholeFiles()], **run.config["trainer"], **options}),
     )
 
 

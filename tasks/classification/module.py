@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torchmetrics import MetricCollection
@@ -103,10 +104,25 @@ class ClassificationModule(L.LightningModule):
         calibration = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1")
         self.test_metrics = MetricCollection({**accuracies, "ece": calibration})
         self.confusion = MulticlassConfusionMatrix(num_classes)
+        self._by_time_steps = nn.ModuleList(
+            MulticlassAccuracy(num_classes, average="micro") for _ in range(self.model.time_steps)
+        )
+
+    @property
+    def top1_by_time_steps(self) -> list[MulticlassAccuracy]:
+        """Accuracies in testing after 1, 2, ... T time steps."""
+        return cast(list[MulticlassAccuracy], list(self._by_time_steps))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `(B, C, H, W)` or event frames `(B, T, C, H, W)` to logits `(B, num_classes)`."""
         return self.model(x)
+
+    def configure_model(self) -> None:
+        """Divide the parameters between processes, where the Trainer's strategy has it so."""
+        if self.device_mesh is None or isinstance(self.model, FSDPModule):
+            return
+        fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
+        register_fsdp_forward_method(self.model, "over_time")
 
     def on_fit_start(self) -> None:
         for teacher in self._teacher:
@@ -145,13 +161,18 @@ class ClassificationModule(L.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        logits = self(images)
+        over_time = self.model.over_time(images)
+        for accuracy, logits in zip(self.top1_by_time_steps, over_time, strict=True):
+            accuracy.update(logits, labels)
+        logits = over_time[-1]
         self.confusion.update(logits, labels)
         self.test_metrics.update(logits, labels)
         self.log_dict(self.test_metrics)
 
     def configure_optimizers(self) -> Any:
         optimizer = create_optimizer_v2(self.model, **self.optimizer)
+        for group in optimizer.param_groups:  # of layer_decay; only timm's schedules heed it
+            group["lr"] *= group.get("lr_scale", 1.0)
         steps = int(self.trainer.estimated_stepping_batches)
         rising = max(1, round(self.warmup * steps))
         schedule = SequentialLR(

@@ -13,6 +13,7 @@ from tasks.config import load_config
 class ClassificationTask(Task):
     """Image classification with Lightning, imported when first needed."""
 
+    distributed = True
     metrics = {
         "top1": MetricSpec(),
         "top5": MetricSpec(),
@@ -20,14 +21,19 @@ class ClassificationTask(Task):
     }
 
     def resolve(
-        self, config: Path, backbone: str, arguments: Mapping[str, Any], overrides: Sequence[str]
+        self,
+        config: Path,
+        backbone: str | None,
+        arguments: Mapping[str, Any],
+        overrides: Sequence[str],
     ) -> dict[str, Any]:
         resolved = load_config(config, overrides)
         for part in ("model", "data", "trainer"):
             if not isinstance(resolved.get(part), dict):
                 raise ConfigError(f"{config}: {part!r} is missing; a classification needs it")
         model = resolved["model"]
-        model["backbone"] = backbone
+        if backbone is not None:
+            model["backbone"] = backbone
         model["arguments"] = {**(model.get("arguments") or {}), **arguments}
         return resolved
 

@@ -49,7 +49,11 @@ class OpenMMLabTask(Task):
     distributed = True
 
     def resolve(
-        self, config: Path, backbone: str, arguments: Mapping[str, Any], overrides: Sequence[str]
+        self,
+        config: Path,
+        backbone: str | None,
+        arguments: Mapping[str, Any],
+        overrides: Sequence[str],
     ) -> dict[str, Any]:
         read = read_config(config)
         resolved = overridden(_without_helpers(read), overrides, config.name)
@@ -57,7 +61,7 @@ class OpenMMLabTask(Task):
         described = model.get("backbone") if isinstance(model, dict) else None
         kind = described.get("type") if isinstance(described, dict) else described
         registered = list_backbones()
-        if kind == "SpikingBackbone" and backbone not in registered:
+        if kind == "SpikingBackbone" and backbone is not None and backbone not in registered:
             raise unknown_name("backbone", backbone, registered)
         if not isinstance(described, dict) or kind is None:
             raise ConfigError(f"{config}: model.backbone is {described!r}; expected a dictionary")
@@ -69,7 +73,8 @@ class OpenMMLabTask(Task):
                     f"config: ..., backbone: {str(kind).lower()}}}"
                 )
             return resolved
-        described["name"] = backbone
+        if backbone is not None:
+            described["name"] = backbone
         described["arguments"] = {**(described.get("arguments") or {}), **arguments}
         return resolved
 

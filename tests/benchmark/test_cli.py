@@ -25,6 +25,7 @@ COMMANDS = {
     ("list",): "List the registered backbones",
     ("check",): "keeps the contract",
     ("check-data",): "Look through the data",
+    ("evaluate",): "Score weights on the test split",
     ("profile",): "Count the operations",
     ("audit",): "whether additions suffice",
     ("speed",): "Measure inference and training",

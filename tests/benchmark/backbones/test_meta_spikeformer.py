@@ -272,3 +272,22 @@ def test_distillation_gives_two_heads_in_training_and_their_mean_in_evaluation()
         model.distillation_head = None
         torch.testing.assert_close(first, model(images) + 1)
     assert both.shape == (2, 5)
+
+
+@pytest.mark.parametrize("distillation", [False, True])
+@pytest.mark.parametrize("frames", [False, True])
+def test_the_first_time_steps_of_a_pass_are_those_of_a_shorter_one(distillation, frames):
+    torch.manual_seed(0)
+    models = {
+        t: build_classifier("meta_spikeformer_nano", 5, t, distillation).eval() for t in (1, 2, 4)
+    }
+    for model in models.values():
+        model.load_state_dict(models[4].state_dict())
+    x = torch.randn(2, *((4,) if frames else ()), 3, 32, 32) * 3
+    with torch.no_grad():
+        over_time = models[4].over_time(x)
+        assert over_time.shape == (4, 2, 5)
+        for steps, model in models.items():
+            expected = model(x[:, :steps] if frames else x)
+            torch.testing.assert_close(over_time[steps - 1], expected)
+    assert not torch.equal(over_time[0], over_time[3])

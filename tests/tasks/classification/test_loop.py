@@ -323,7 +323,7 @@ class TestEvaluate:
             logits = model.eval()(torch.stack(images)).numpy()
         checkpoint = tmp_path / "other.pth"
         torch.save(model.state_dict(), checkpoint)
-        metrics, dataset, intervals, per_class = loop.evaluate(run, checkpoint)
+        metrics, dataset, intervals, per_class, by_time_steps = loop.evaluate(run, checkpoint)
         ranked = np.argsort(-logits, axis=1)
         assert len(set(ranked[:, 0])) > 3
         hits = ranked == np.array(labels)[:, None]
@@ -341,6 +341,7 @@ class TestEvaluate:
                 for digit in sorted(set(labels))
             }
         }
+        assert by_time_steps == {}  # of T = 1
         with Image.open(run.folder / "confusion.png") as picture:
             assert min(picture.size) > 300
         assert 0 < metrics["top5"] < 1
