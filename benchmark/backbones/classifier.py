@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -60,9 +62,35 @@ class Classifier(nn.Module):
         steps = torch.arange(1, len(logits) + 1, device=logits.device)
         return logits.cumsum(0) / steps.view(-1, 1, 1)
 
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """By the name of a parameter the number of its layer, as timm's layer-wise decay asks.
+
+        A layer is what the first two indices in a name tell apart, such as `stages.3.blocks.1`; the
+        heads are the last one.
+        """
+        layers: dict[str, int] = {}
+        for name, _ in self.backbone.named_parameters():
+            layers.setdefault(_layer(name), len(layers))
+
+        def number(name: str) -> int:
+            inside = name.removeprefix("backbone.")
+            return len(layers) if inside == name else layers[_layer(inside)]
+
+        return number
+
     def _spikes(self, x: Tensor) -> Tensor:
         """Spikes that the heads read, `(T, B, C)`."""
         return self.lif(self.backbone(x)[-1].mean(dim=(-2, -1)))
+
+
+def _layer(name: str) -> str:
+    """The part of a parameter's name that its layer has.
+
+    >>> _layer("stages.3.blocks.1.conv.0.weight"), _layer("layer1.0.bn.bias"), _layer("stem.weight")
+    ('stages.3.blocks.1', 'layer1.0', 'stem.weight')
+    """
+    indexed = re.match(r"(?:.*?\.\d+){1,2}(?=\.)", name)
+    return indexed.group() if indexed else name
 
 
 def build_classifier(

@@ -1,4 +1,5 @@
 # ImageNet-1K at 224x224, 200 epochs, 1024 images a step (8 devices with 128 each).
+# From tar files: --set classification.data.name=imagenet_shards
 model = dict(
     backbone="meta_spikeformer_15m",
     time_steps=1,

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
@@ -20,7 +21,7 @@ from tasks.datasets import DatasetError
 from tasks.datasets.digits import CLASSES, Split, load_glyphs
 from tasks.datasets.published import IMAGENET, Published, evenly_spread
 
-_KEPT = 0.875  # the share of the shorter side that the centre crop keeps
+CROP_PCT = 0.875  # the share of the shorter side that the centre crop keeps
 
 
 class DataModule(L.LightningDataModule):
@@ -171,6 +172,22 @@ def require_classes(published: Published, folder: Path, num_classes: int) -> lis
     return classes
 
 
+def read_image(path: str | Path) -> Image.Image:
+    """An image file in RGB.
+
+    Raises:
+        DatasetError: it cannot be read; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = str(error).split(" '")[0].split(" <")[0]  # without the path, which is said before
+        raise DatasetError(
+            f"{path} cannot be read: {reason}; get the file again, or leave it out"
+        ) from error
+
+
 class Digits(Dataset[tuple[Tensor, int]]):
     """Handwritten digits as images (3, size, size), mean 0 and deviation 1.
 
@@ -287,7 +304,7 @@ class ImageNetDataModule(DataModule):
         self.require(training)
         if training:
             self.train = self._images("train", is_training=True, **self.augment)
-        self.test = self._images("val", crop_pct=_KEPT)
+        self.test = self._images("val", crop_pct=CROP_PCT)
         self.classes = self.test.dataset.classes  # type: ignore[attr-defined]
 
     @property
@@ -300,5 +317,5 @@ class ImageNetDataModule(DataModule):
 
     def _images(self, split: str, **options: Any) -> Subset:
         transform = create_transform(self.image_size, interpolation="bicubic", **options)
-        images = ImageFolder(str(IMAGENET.folder / split), transform)
+        images = ImageFolder(str(IMAGENET.folder / split), transform, loader=read_image)
         return Subset(images, evenly_spread(len(images), self.limit))

@@ -14,6 +14,7 @@ from tasks.classification.events import (
     NCaltech101DataModule,
     NMNISTDataModule,
 )
+from tasks.classification.shards import ImageNetShardsDataModule
 from tasks.classification.small_images import (
     CIFAR10DataModule,
     CIFAR100DataModule,
@@ -31,6 +32,7 @@ _DATA_MODULES: dict[str, type[DataModule]] = {
         DigitsDataModule,
         HARDVSDataModule,
         ImageNetDataModule,
+        ImageNetShardsDataModule,
         NCaltech101DataModule,
         NMNISTDataModule,
         TinyImageNetDataModule,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +44,7 @@ from tasks.classification.data_modules import build_data_module
 from tasks.classification.devices import on_devices
 from tasks.classification.module import ClassificationModule
 from tasks.classification.pictures import confusion_figure
+from tasks.datasets import DatasetError
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -78,10 +81,8 @@ def train(run: Run) -> Path:
             *([] if averaging is None else [EMAWeightAveraging(**averaging)]),
         ],
     )
-    try:
+    with _errors_in_one_line():
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from None
     final = latest_checkpoint(run.folder)
     if final is None:
         raise RuntimeError(f"training left no checkpoint in {run.folder}: no epoch was finished")
@@ -103,10 +104,8 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
     """
     module, data = _build(run, checkpoint=checkpoint)
     trainer = _trainer(run, [], precision="32-true", strategy="auto")
-    try:
+    with _errors_in_one_line():
         (metrics,) = trainer.test(module, data, verbose=False)
-    except SystemExit:
-        raise KeyboardInterrupt from None
     dataset = DatasetInfo(
         name=data.name,
         split=data.test_split,
@@ -114,8 +113,13 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         test_samples=len(data.test),
     )
     count = dataset.test_samples
-    intervals = {name: _wilson(value, count) for name, value in metrics.items() if name != "ece"}
     counts = module.confusion.compute().cpu()
+    if counts.sum() != count:
+        raise ConfigError(
+            f"{int(counts.sum())} images of {data.name} were scored; expected {count} "
+            "(data.samples)"
+        )
+    intervals = {name: _wilson(value, count) for name, value in metrics.items() if name != "ece"}
     of_class = counts.diagonal() / counts.sum(1)
     per_class = {
         name: value
@@ -132,6 +136,22 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         {"top1": per_class},
         {"top1": by_time_steps} if len(by_time_steps) > 1 else {},
     )
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Undo what Lightning makes of Ctrl-C, and loaders of what their workers raise."""
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        lines = str(error).splitlines()
+        if lines and re.match(r"Caught \w*Error in DataLoader worker process", lines[0]):
+            kind, _, message = lines[-1].partition(": ")
+            if kind.endswith(("DatasetError", "EventFileError")):
+                raise DatasetError(message) from None
+        raise
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:

@@ -34,8 +34,8 @@ class ClassificationModule(L.LightningModule):
         num_classes: how many classes.
         time_steps: T.
         arguments: further arguments of the backbone.
-        optimizer: arguments of timm's `create_optimizer_v2`: opt, lr, weight_decay, ...; 1-D
-            parameters are not decayed.
+        optimizer: arguments of timm's `create_optimizer_v2`: opt, lr, weight_decay, layer_decay,
+            ...; 1-D parameters are not decayed.
         warmup: share of all steps in which the learning rate rises linearly; then it falls to zero
             along a cosine.
         label_smoothing: of the cross entropy.
@@ -48,6 +48,8 @@ class ClassificationModule(L.LightningModule):
         mixup: arguments of timm's `Mixup`: mixup_alpha, cutmix_alpha, prob, ...; of event frames
             mixup alone.
         eventmix: arguments of `EventMix`, for event frames: alpha, prob, components.
+        channels_last: whether images and weights have their channels innermost in memory.
+        compiled: whether torch.compile is asked for the model.
 
     Attributes:
         confusion: what was predicted of each class in testing, `(num_classes, num_classes)`.
@@ -57,6 +59,16 @@ class ClassificationModule(L.LightningModule):
         >>> module = ClassificationModule("meta_spikeformer_nano", num_classes=10)
         >>> module(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
+
+        With a data module, in any Trainer:
+
+        >>> import lightning as L
+        >>> from tasks.classification.data import DigitsDataModule
+        >>> trainer = L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False,
+        ...                     enable_progress_bar=False, enable_model_summary=False)
+        >>> trainer.fit(module, DigitsDataModule(limit=64))
+        >>> sorted(trainer.test(module, DigitsDataModule(limit=64), verbose=False)[0])
+        ['ece', 'top1', 'top5']
     """
 
     def __init__(
@@ -73,6 +85,8 @@ class ClassificationModule(L.LightningModule):
         distillation_alpha: float = 0.5,
         mixup: Mapping[str, Any] | None = None,
         eventmix: Mapping[str, Any] | None = None,
+        channels_last: bool = False,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if teacher is not None and not distillation:
@@ -80,6 +94,10 @@ class ClassificationModule(L.LightningModule):
         self.model = build_classifier(
             backbone, num_classes, time_steps, distillation, **(arguments or {})
         )
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        self.model.to(memory_format=self.memory_format)
+        if compiled:
+            self.model.compile()
         # not a submodule: checkpoints and optimiser are the student's
         self._teacher = [] if teacher is None else [build_teacher(teacher, num_classes)]
         self.distillation_alpha = distillation_alpha
@@ -115,7 +133,11 @@ class ClassificationModule(L.LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `(B, C, H, W)` or event frames `(B, T, C, H, W)` to logits `(B, num_classes)`."""
-        return self.model(x)
+        return self.model(self._laid_out(x))
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        # frames are laid out anew where time is put first
+        return x.contiguous(memory_format=self.memory_format) if x.dim() == 4 else x
 
     def configure_model(self) -> None:
         """Divide the parameters between processes, where the Trainer's strategy has it so."""
@@ -161,7 +183,7 @@ class ClassificationModule(L.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        over_time = self.model.over_time(images)
+        over_time = self.model.over_time(self._laid_out(images))
         for accuracy, logits in zip(self.top1_by_time_steps, over_time, strict=True):
             accuracy.update(logits, labels)
         logits = over_time[-1]

@@ -13,7 +13,7 @@ from torchvision.datasets.utils import check_integrity
 from torchvision.transforms import v2
 
 from benchmark.task import MissingDataError
-from tasks.classification.data import DataModule, require_classes
+from tasks.classification.data import DataModule, read_image, require_classes
 from tasks.datasets import DatasetError
 from tasks.datasets.published import CIFAR10, CIFAR100, TINY_IMAGENET, Published, evenly_spread
 
@@ -152,7 +152,7 @@ class CIFARDataModule(SmallImagesDataModule):
         folder = self.published.folder
         if self.is_official:
             return self.official(str(folder), train=split == "train", transform=transform)
-        return datasets.ImageFolder(str(folder / split), transform)
+        return datasets.ImageFolder(str(folder / split), transform, loader=read_image)
 
 
 class CIFAR10DataModule(CIFARDataModule):
@@ -212,7 +212,9 @@ class TinyImageNetDataModule(SmallImagesDataModule):
 
     def images(self, split: Split, transform: Callable[..., Any] | None) -> datasets.VisionDataset:
         if split == "train":
-            return datasets.ImageFolder(str(self.published.folder / "train"), transform)
+            return datasets.ImageFolder(
+                str(self.published.folder / "train"), transform, loader=read_image
+            )
         return _NamedImages(self._annotated(), self._classes(), transform)
 
     def _classes(self) -> list[str]:
@@ -254,5 +256,5 @@ class _NamedImages(datasets.VisionDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]
-        image = datasets.folder.default_loader(str(path))
+        image = read_image(path)
         return (image if self.transform is None else self.transform(image)), label

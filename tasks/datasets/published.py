@@ -1,6 +1,7 @@
 """The published data sets: how each lies below the data root, and where to get it.
 
 - `imagenet/{train,val}/<WordNet id>/*.JPEG`
+- `imagenet-shards/{train,val}-*.tar`
 - `coco/annotations/instances_{train,val}2017.json`, `coco/{train,val}2017/*.jpg`
 - `ade20k/{images,annotations}/{training,validation}/*.{jpg,png}`
 - `VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}`
@@ -77,6 +78,12 @@ IMAGENET = Published(
     "imagenet",
     "get ILSVRC2012 from https://image-net.org/download.php and sort its images into "
     "imagenet/train and imagenet/val, a folder a class, named by WordNet id,",
+)
+IMAGENET_SHARDS = Published(
+    "ImageNet-1K in tar files",
+    "imagenet-shards",
+    "write its images into tar files, <name>.jpg beside <name>.cls, which holds the number of the "
+    "class, as imagenet-shards/train-000000.tar and so on, and imagenet-shards/val-000000.tar",
 )
 COCO = Published(
     "COCO 2017",
@@ -169,6 +176,7 @@ TINY_IMAGENET = Published(
 )
 PUBLISHED = (
     IMAGENET,
+    IMAGENET_SHARDS,
     TINY_IMAGENET,
     COCO,
     ADE20K,

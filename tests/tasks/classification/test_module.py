@@ -100,3 +100,58 @@ def test_metrics_of_testing_and_validation_are_apart():
     module.validation_step(batch, 0)
     assert module.test_metrics["top1"].update_count == 0
     assert module.val_metrics["top1"].update_count == 1
+
+
+def test_layers_near_the_image_learn_more_slowly():
+    module = make(optimizer={"opt": "adamw", "lr": 0.1, "layer_decay": 0.5})
+    configured = module.configure_optimizers()
+    names = {id(weight): name for name, weight in module.model.named_parameters()}
+    rates = {
+        names[id(weight)]: group["initial_lr"]
+        for group in configured["optimizer"].param_groups
+        for weight in group["params"]
+    }
+    assert rates.keys() == set(names.values())
+    assert rates["head.weight"] == pytest.approx(0.1)
+    ordered = [rates[name] for name in names.values()]
+    assert ordered == sorted(ordered)
+    assert ordered[0] == pytest.approx(0.1 * 0.5 ** (len(set(ordered)) - 1))
+    assert len(set(ordered)) > 8
+
+
+class TestForms:
+    """What runs otherwise, and gives the same."""
+
+    def step(self, batch, **options) -> tuple[torch.Tensor, ClassificationModule]:
+        torch.manual_seed(0)
+        module = make(**options)
+        module.log = lambda *_, **__: None
+        loss = module.training_step(batch, 0)
+        loss.backward()
+        return loss, module
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"channels_last": True},
+            pytest.param({"compiled": True}, marks=pytest.mark.slow),
+        ],
+    )
+    def test_losses_and_gradients_are_the_same(self, options):
+        batch = torch.randn(4, 3, 32, 32), torch.tensor([1, 2, 3, 9])
+        plain, module = self.step(batch)
+        other, changed = self.step(batch, **options)
+        torch.testing.assert_close(other, plain, rtol=1e-3, atol=1e-4)
+        assert changed.state_dict().keys() == module.state_dict().keys()
+        for name, weight in changed.named_parameters():
+            assert weight.grad is not None, name
+
+    def test_channels_are_innermost(self):
+        module = make(channels_last=True)
+        read = []
+        module.model.register_forward_pre_hook(lambda model, inputs: read.append(*inputs))
+        module(torch.randn(2, 3, 32, 32))
+        assert read[0].is_contiguous(memory_format=torch.channels_last)
+        assert module(torch.randn(2, 1, 3, 32, 32)).shape == (2, 10)  # event frames
+        four = [weight for weight in module.model.parameters() if weight.dim() == 4]
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in four)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,17 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from benchmark.task import MissingDataError
+from benchmark import build_classifier
+from benchmark.task import MissingDataError, Run
+from tasks.classification import loop
 from tasks.classification.data_modules import build_data_module
 from tasks.classification.small_images import CIFAR10DataModule, CIFAR100DataModule, CIFARDataModule
+from tasks.classification.task import ClassificationTask
 from tasks.datasets import DatasetError
+from tests.tasks.small import CONFIGS, NANO
 
 MODULES = {"cifar10": CIFAR10DataModule, "cifar100": CIFAR100DataModule}
+CONFIG = CONFIGS / "classification" / "cifar10.py"
 EACH = 20  # images of an official file
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -135,6 +141,26 @@ class TestBadData:
             path.unlink()
         with pytest.raises(MissingDataError, match="train/class3 is empty"):
             CIFAR10DataModule().require(training=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_an_image_that_cannot_be_read_is_named_in_one_line(
+    folders: Path, make_run: Callable[..., Run], workers: int, content: bytes | None
+):
+    path = folders / "test" / "class3" / "1.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    short = [f"data.num_workers={workers}", "data.batch_size=4"]
+    config = ClassificationTask().resolve(CONFIG, NANO, {}, short)
+    checkpoint = folders / "weights.pth"
+    torch.save(build_classifier(NANO, 10).state_dict(), checkpoint)
+    with pytest.raises(DatasetError) as error:
+        loop.evaluate(make_run("classification", config, limit=None), checkpoint)
+    said = str(error.value)
+    assert said.startswith(f"{path} cannot be read: ")
+    assert said.endswith("; get the file again, or leave it out")
+    assert "\n" not in said
 
 
 class TestTinyImageNet:
