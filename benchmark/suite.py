@@ -53,11 +53,13 @@ class TaskEntry(_Strict):
     Attributes:
         backbone: what the backbone is called that the configuration builds itself, such as an ANN
             baseline's; None where the suite's backbones are put in.
+        seeds: other ones than the suite's.
     """
 
     task: str
     config: Path
     backbone: str | None = Field(default=None, min_length=1)
+    seeds: list[int] | None = Field(default=None, min_length=1)
 
 
 class Suite(_Strict):
@@ -170,7 +172,7 @@ def plan(
             config = task.resolve(
                 config_path, backbone.name, backbone.arguments, of_tasks.get(entry.task, [])
             )
-            for seed in suite.seeds:
+            for seed in entry.seeds or suite.seeds:
                 run = _new_run(
                     suite.name,
                     work_dir,

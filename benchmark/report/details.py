@@ -1,4 +1,4 @@
-"""What a record holds beside its figures: those of each class, and the energy of each part."""
+"""What a record holds beside its figures: of each class, after each time step, of each part."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ _EXPERIMENT = (TASK, *(column for column in COMMON if column.key in _ABOUT))
 
 
 def detail_tables(selection: Selection) -> list[Table]:
-    """A row for each class, and one for each part, of each experiment; for files, not to be read.
+    """A row for each class, time step and part of each experiment; for files, not to be read.
 
     Args:
         selection: what is shown.
 
     Returns:
-        The figures of classes, unscaled, with the name of the metric in a column of its own; and
-        millijoules per image by estimator and part, with their share of the whole.
+        The figures of classes, unscaled, with the name of the metric in a column of its own; those
+        after each time step likewise; and millijoules per image by estimator and part, with their
+        share of the whole.
     """
     groups = selection.groups
     return [
         _long("classes", ("metric", "class"), {"value": lambda one: one.per_class}, groups),
+        _long("by_time_steps", ("metric", "after"), {"value": _after_steps}, groups),
         _long(
             "energy_parts",
             ("estimator", "part"),
@@ -41,7 +43,7 @@ def detail_tables(selection: Selection) -> list[Table]:
 
 
 def record_details(record: Record) -> list[Table]:
-    """The same of one record, to be read: a row for each part, and a row for each class."""
+    """The same of one record, to be read."""
     spec = task_spec(record.task)
     energies = [
         column
@@ -57,16 +59,29 @@ def record_details(record: Record) -> list[Table]:
             ),
         )
     ]
-    classes = []
-    for name, figures in record.per_class.items():
-        metric = record.metrics.get(name, Metric(value=0))
-        shown = metric_column(name, name, metric.unit, metric.higher_is_better, spec)
-        classes.append(replace(shown, of=_of(figures)))
+
+    def of_metrics(nested: Nested) -> list[Column]:
+        columns = []
+        for name, figures in nested.items():
+            metric = record.metrics.get(name, Metric(value=0))
+            shown = metric_column(name, name, metric.unit, metric.higher_is_better, spec)
+            columns.append(replace(shown, of=_of(figures)))
+        return columns
+
+    after = _after_steps(record)
     tables = [
         _wide("Energy by part", "part", energies, record.energy_by_part),
-        _wide("By class", "class", classes, record.per_class),
+        _wide("After time steps of one pass", "after", of_metrics(after), after),
+        _wide("By class", "class", of_metrics(record.per_class), record.per_class),
     ]
     return [table for table in tables if table.rows]
+
+
+def _after_steps(record: Record) -> Nested:
+    return {
+        name: {str(steps): value for steps, value in enumerate(values, 1)}
+        for name, values in record.by_time_steps.items()
+    }
 
 
 def _long(

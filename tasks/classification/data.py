@@ -71,6 +71,11 @@ class DataModule(L.LightningDataModule):
         """Look whether what testing needs, and `training` with it, is there."""
 
     @property
+    def title(self) -> str:
+        """What records call the data set."""
+        return self.name
+
+    @property
     def train_samples(self) -> int | None:
         """Images to train on; None where there are none."""
         return len(self.train)

@@ -107,7 +107,7 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
     with _errors_in_one_line():
         (metrics,) = trainer.test(module, data, verbose=False)
     dataset = DatasetInfo(
-        name=data.name,
+        name=data.title,
         split=data.test_split,
         train_samples=data.train_samples,
         test_samples=len(data.test),

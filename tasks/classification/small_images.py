@@ -124,6 +124,11 @@ class CIFARDataModule(SmallImagesDataModule):
         """Whether the official files are there."""
         return (self.published.folder / self.official.base_folder).is_dir()
 
+    @property
+    def title(self) -> str:
+        """Images in folders may be others than the official ones, such as compressed ones."""
+        return self.name if self.is_official else f"{self.name}_folders"
+
     def require(self, training: bool) -> None:
         """Look at the official files, or at the folders of the classes.
 

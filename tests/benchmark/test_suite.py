@@ -62,6 +62,14 @@ class TestLoadSuite:
         assert of_tasks == {"fake": ["lr=0.5", "+model.new=1=2"]}
         assert suite.seeds == [1]
 
+    def test_a_task_may_have_seeds_of_its_own(self, write_suite: WriteSuite, tmp_path: Path):
+        entries = [
+            {"task": "fake", "config": "toy.json"},
+            {"task": "fake", "config": "toy.json", "seeds": [7]},
+        ]
+        _, runs = plan(write_suite(tasks=entries, seeds=[0, 1]), tmp_path)
+        assert [run.seed for run, _ in runs] == [0, 1, 7]
+
 
 WRONG_OVERRIDES = {
     "sedes=[1]": "unknown override 'sedes'; did you mean 'seeds'?",

@@ -55,6 +55,21 @@ def test_a_row_for_each_part_with_its_share(make_detector, pairs):
     ]
 
 
+def test_a_row_for_each_number_of_time_steps(make_record, pairs):
+    records = [
+        make_record(f"k{seed}", seed=seed, by_time_steps={"top1": [0.25, 0.5 + seed / 4]})
+        for seed in (0, 1)
+    ]
+    found = rows(pairs(*records), "by_time_steps")
+    assert [(row["metric"], row["after"], float(row["value"])) for row in found] == [
+        ("top1", "1", 0.25),
+        ("top1", "2", 0.625),
+    ]
+    (table,) = record_details(records[0])
+    assert table.title == "After time steps of one pass"
+    assert [table.columns[1].text(row.cells["top1"]) for row in table.rows] == ["25.00", "50.00"]
+
+
 def test_seeds_are_averaged(make_detector, pairs):
     records = pairs(make_detector(), make_detector("k1", seed=1, factor=0.5))
     cat = rows(records, "classes")[0]

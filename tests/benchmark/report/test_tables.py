@@ -341,7 +341,12 @@ def test_write_report_writes_every_table(make_record, store):
     names = {path.name for path in (store.root / "report").iterdir()}
     stems = ["accuracy", "detection", "segmentation", "energy", "depth"]
     tables = {f"{stem}.{end}" for stem in stems for end in ("md", "csv", "tex")}
-    assert names == tables | {"classes.csv", "energy_parts.csv", "report.md"}
+    assert names == tables | {
+        "by_time_steps.csv",
+        "classes.csv",
+        "energy_parts.csv",
+        "report.md",
+    }
     assert {path.name for path in report.paths} == names
     assert [table.name for table in report.tables] == stems
     assert "No finished run" in (store.root / "report" / "detection.md").read_text()

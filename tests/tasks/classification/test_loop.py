@@ -56,10 +56,10 @@ def _interruptible() -> Iterator[None]:
 
 @pytest.fixture
 def new_run(configs: dict[str, Path], make_run: Callable[..., Run]) -> Callable[..., Run]:
-    def make(epochs: int, seed: int = 0) -> Run:
-        overrides = [f"trainer.max_epochs={epochs}", "model.time_steps=1", "data.batch_size=16"]
+    def make(epochs: int, *overrides: str, seed: int = 0) -> Run:
+        short = [f"trainer.max_epochs={epochs}", "model.time_steps=1", "data.batch_size=16"]
         config = ClassificationTask().resolve(
-            configs["classification"], "meta_spikeformer_nano", {}, overrides
+            configs["classification"], "meta_spikeformer_nano", {}, [*short, *overrides]
         )
         return make_run("classification", config, limit=LIMIT, seed=seed)
 
@@ -306,6 +306,31 @@ class TestLossThatIsNoNumber:
             loop.train(run)
         assert "\n" not in str(caught.value)
         assert latest_checkpoint(run.folder) == run.folder / "epoch=0.ckpt"
+
+
+class TestTrainerOptions:
+    """What a configuration says of the Trainer, it does."""
+
+    @pytest.mark.parametrize("batches", [1, 2])
+    def test_gradients_are_accumulated(self, new_run, steps, batches: int):
+        checkpoint = loop.train(new_run(1, f"+trainer.accumulate_grad_batches={batches}"))
+        state = torch.load(checkpoint, weights_only=True)
+        assert state["global_step"] == -(-len(steps) // batches)
+
+    @pytest.mark.parametrize(("precision", "lower"), [("32-true", False), ("bf16-mixed", True)])
+    def test_precision(self, new_run, monkeypatch, precision: str, lower: bool):
+        seen = set()
+        original = ClassificationModule.training_step
+
+        def training_step(self, batch, batch_idx):
+            seen.add(torch.is_autocast_enabled("cpu"))
+            return original(self, batch, batch_idx)
+
+        monkeypatch.setattr(ClassificationModule, "training_step", training_step)
+        checkpoint = loop.train(new_run(1, f"trainer.precision={precision}"))
+        assert seen == {lower}
+        state = torch.load(checkpoint, weights_only=True)["state_dict"]
+        assert state["model.head.weight"].dtype == torch.float32
 
 
 class TestEvaluate:
