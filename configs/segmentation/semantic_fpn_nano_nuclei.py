@@ -5,7 +5,7 @@ _base_ = [
     "../_base_/mmseg.py",
 ]
 
-max_epochs = 36
+max_epochs = 20
 width = 48
 size = (384, 384)
 scale = (640, 512)  # twice the images: a pixel along all edges is a quarter of the IoU
@@ -40,7 +40,7 @@ contrast = dict(  # four images in five fluoresce, the others are stained
 )
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    contrast,
+    dict(jitter=1.8, **contrast),
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=scale, ratio_range=(0.7, 1.6), keep_ratio=True),
     dict(type="RandomCrop", crop_size=size),

@@ -28,6 +28,9 @@ EVENTS = (
 )
 PARTS = {
     "cifar10": {"head"},
+    "cifar10_distilled": {"head", "distillation_head"},
+    "cifar10_nano": {"head"},
+    "cifar10_short": {"head"},
     "cifar100": {"head"},
     "digits": {"head"},
     "imagenet": {"head"},
@@ -45,6 +48,10 @@ PARTS = {
     "semantic_fpn_resnet18_ade20k": {"neck", "decode_head"},
     "semantic_fpn_pvt_tiny_ade20k": {"neck", "decode_head"},
     "upernet_15m_t1_ade20k": {"decode_head"},
+}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(EVENTS, {"in_channels": 2}),
+    "cifar10_nano": {"neuron": "ilif", "embed_dims": (32, 64, 128, 192)},
 }
 COCO, ADE20K, VOC2012 = (
     "mask_rcnn_15m_t1_coco",
@@ -126,8 +133,7 @@ def test_its_operations_can_be_counted(
     assert capfd.readouterr().out == ""
     info = probe.backbone
     if ALL[name].parent == CLASSIFICATION or small.is_spiking(ALL[name]):
-        expected = {"in_channels": 2} if name in EVENTS else {}
-        assert (info.name, info.arguments) == (NANO, expected)
+        assert (info.name, info.arguments) == (NANO, ARGUMENTS.get(name, {}))
     assert info.parameters == sum(p.numel() for p in probe.model.backbone.parameters())
 
 

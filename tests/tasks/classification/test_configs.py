@@ -76,11 +76,8 @@ def short(config: dict, folder: Path) -> list[str]:
         teacher, start = folder / "teacher.pth", folder / "start.pth"
         torch.save(timm.create_model("resnet10t", num_classes=CLASSES).state_dict(), teacher)
         torch.save(build_classifier(NANO, CLASSES).state_dict(), start)
-        overrides += [
-            "model.teacher.timm=resnet10t",
-            f'+model.teacher.init_cfg={{"checkpoint": "{teacher}"}}',
-            f"load_from={start}",
-        ]
+        described = f'{{"timm": "resnet10t", "init_cfg": {{"checkpoint": "{teacher}"}}}}'
+        overrides += [f"model.teacher={described}", f"+load_from={start}"]
     return overrides
 
 
