@@ -5,4 +5,4 @@ model = dict(optimizer=dict(lr=2e-3))
 data = dict(
     name="dvs128gesture_clips", frames="time", image_size=128, batch_size=16, augment=dict(roll=10)
 )
-trainer = dict(max_epochs=20)
+trainer = dict(max_epochs=12)

@@ -3,8 +3,8 @@
 `mmcv-lite` is mmcv without `mmcv._ext`; `import mmcv.ops`, and with it `import mmdet.models`, fails
 there. `tasks.openmmlab.extension` adds an import finder that provides the module from here:
 
-- `nms`, `roi_align_forward` and `roi_align_backward` run on torchvision, which is what Mask R-CNN
-  needs to train and to evaluate;
+- `nms`, `roi_align_forward` and `roi_align_backward` run on torchvision, the latter two on a CPU on
+  a kernel of our own, which is what Mask R-CNN needs to train and to evaluate;
 - `sigmoid_focal_loss_forward` and `sigmoid_focal_loss_backward`, which RetinaNet trains with where
   there is a GPU, are written in PyTorch;
 - every other op is present, because mmcv asserts on the names at import, and raises
@@ -18,7 +18,6 @@ take no bfloat16, and its `nms` no half precision either; a focal loss needs the
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from typing import Any, NoReturn
 
@@ -27,6 +26,7 @@ import torchvision
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from tasks.openmmlab import roi_align
 from tasks.openmmlab.extension import EXTENSION
 
 MAX_POOLING, AVERAGE_POOLING = 0, 1
@@ -109,17 +109,15 @@ def roi_align_forward(
     """
     _require_average("roi_align_forward", pool_mode)
     dtype = _compute_dtype(input, rois)
-    output.copy_(
-        torch.ops.torchvision.roi_align(
-            input.to(dtype),
-            rois.to(dtype),
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            sampling_ratio,
-            aligned,
+    input, rois = input.to(dtype), rois.to(dtype)
+    size = (aligned_height, aligned_width)
+    if roi_align.is_supported(input, rois):
+        pooled = roi_align.forward(input, rois, size, spatial_scale, sampling_ratio, aligned)
+    else:
+        pooled = torch.ops.torchvision.roi_align(
+            input, rois, spatial_scale, *size, sampling_ratio, aligned
         )
-    )
+    output.copy_(pooled)
 
 
 def roi_align_backward(
@@ -158,27 +156,22 @@ def roi_align_backward(
     dtype = _compute_dtype(grad_output, rois)
     grad_output, rois = grad_output.to(dtype), rois.to(dtype)
 
-    def add(gradient: Tensor, buffer: Tensor) -> None:
-        buffer.add_(
-            torch.ops.torchvision._roi_align_backward(
-                gradient,
-                rois,
-                spatial_scale,
-                aligned_height,
-                aligned_width,
-                *buffer.shape,
-                sampling_ratio,
-                aligned,
-            )
+    if roi_align.is_supported(grad_output, rois):
+        gradient = roi_align.backward(
+            grad_output, rois, grad_input.shape, spatial_scale, sampling_ratio, aligned
         )
-
-    # on a CPU, torchvision's kernel has one thread: a thread for each share of the channels
-    threads = 1 if grad_input.is_cuda else torch.get_num_threads()
-    share = -(-grad_input.shape[1] // threads)
-    parts = zip(grad_output.split(share, 1), grad_input.split(share, 1), strict=True)
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(add, *part) for part in parts]:
-            done.result()
+    else:
+        gradient = torch.ops.torchvision._roi_align_backward(
+            grad_output,
+            rois,
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *grad_input.shape,
+            sampling_ratio,
+            aligned,
+        )
+    grad_input.add_(gradient)
 
 
 def sigmoid_focal_loss_forward(

@@ -20,7 +20,7 @@ SETS = {  # recordings to train on and to test on, of two a class and split
     "ncaltech101": (30, 10),
     "cifar10dvs": (30, 10),
     "dvs128gesture": (20, 20),
-    "dvs128gesture_clips": (160, 70),
+    "dvs128gesture_clips": (80, 40),
     "hardvs": (20, 20),
 }
 EVENTS = Events(
