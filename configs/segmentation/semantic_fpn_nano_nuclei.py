@@ -5,7 +5,7 @@ _base_ = [
     "../_base_/mmseg.py",
 ]
 
-max_epochs = 20
+max_epochs = 28
 width = 48
 size = (384, 384)
 scale = (640, 512)  # twice the images: a pixel along all edges is a quarter of the IoU
@@ -23,10 +23,7 @@ model = dict(
         channels=width,
         num_classes=2,
         neuron=dict(neuron=integer_spikes),
-        loss_decode=[
-            dict(type="CrossEntropyLoss"),
-            dict(type="LovaszLoss", loss_type="multi_class", reduction="none"),  # of the IoU
-        ],
+        loss_decode=[dict(type="CrossEntropyLoss"), dict(type="DiceLoss", loss_weight=1.0)],
         **from_scratch,
     ),
 )
@@ -40,14 +37,13 @@ contrast = dict(  # four images in five fluoresce, the others are stained
 )
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(jitter=1.8, **contrast),
+    contrast,
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=scale, ratio_range=(0.7, 1.6), keep_ratio=True),
     dict(type="RandomCrop", crop_size=size),
     dict(
         type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]
     ),
-    dict(type="RandomRotate", prob=0.5, degree=(90, 90)),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [

@@ -37,9 +37,6 @@ class BrightOnDark(BaseTransform):
             which stains nuclei, absorbs red, and eosin, which stains the rest, lets it through.
         keep_colours: whether the blue and green channels are the square roots of those of the image
             itself, inverted where it is: they tell how dim it was, and in what colour stained.
-        jitter: in training, the powers of values are multiplied by a random factor between
-            `1 / jitter` and `jitter`, another for colours that are kept, so that a model does not
-            rely on them. 1 leaves them.
     """
 
     def __init__(
@@ -50,14 +47,12 @@ class BrightOnDark(BaseTransform):
         background: int = 0,
         red: bool = False,
         keep_colours: bool = False,
-        jitter: float = 1.0,
     ) -> None:
         self.percentiles = [low, high]
         self.gamma = gamma
         self.background = background
         self.red = red
         self.keep_colours = keep_colours
-        self.jitter = jitter
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace `results['img']`, `(H, W, 3)` in BGR order of dtype uint8, by the same shape."""
@@ -74,14 +69,11 @@ class BrightOnDark(BaseTransform):
         black, white = np.percentile(grey, self.percentiles)
         stretched = ((image - black) / max(white - black, 1)).clip(0, 1)
         gamma = self._gamma_to_mid_grey(stretched) if self.gamma is None else self.gamma
-        alike = stretched ** (gamma * self._factor())
+        alike = stretched**gamma
         if self.keep_colours:
-            alike[..., :2] = (itself[..., :2] / 255) ** (0.5 * self._factor())
+            alike[..., :2] = (itself[..., :2] / 255) ** 0.5
         results["img"] = (255 * alike).round().astype(np.uint8)
         return results
-
-    def _factor(self) -> float:
-        return float(self.jitter ** np.random.uniform(-1, 1))
 
     @staticmethod
     def _gamma_to_mid_grey(image: np.ndarray) -> float:

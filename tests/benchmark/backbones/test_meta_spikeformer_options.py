@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from itertools import combinations, product
 from typing import Any
@@ -60,7 +61,14 @@ SAME_PARAMETERS: list[dict[str, Any]] = [
     {"drop_path": 0.5},
     {"num_heads": 4},
 ]
-every_change = pytest.mark.parametrize("change", CHANGES, ids=str)
+
+
+def named(value: object) -> str:
+    """A name that is the same in every process: functions without their addresses."""
+    return re.sub(r"<function (\S+) at \w+>", r"\1", str(value))
+
+
+every_change = pytest.mark.parametrize("change", CHANGES, ids=named)
 
 
 def tiny(**options) -> MetaSpikeformer:
@@ -140,7 +148,7 @@ class TestParameters:
             ({"neuron": "if"}, {}),
             ({"drop_path": 0.5, "grad_checkpointing": True, "num_heads": 4}, {}),
         ],
-        ids=str,
+        ids=named,
     )
     def test_options(self, options: dict, hand: dict):
         expected = {"embed_dims": TINY["embed_dims"], "depths": TINY["depths"], "r": 2, **hand}
@@ -198,7 +206,7 @@ def test_all_others_change_the_parameters():
     assert [change for change in alike if change not in others] == SAME_PARAMETERS
 
 
-@pytest.mark.parametrize("change", SAME_PARAMETERS, ids=str)
+@pytest.mark.parametrize("change", SAME_PARAMETERS, ids=named)
 def test_it_changes_the_maps_of_the_same_weights(change: dict):
     default, changed = firing(tiny()), tiny(**change)
     changed.load_state_dict(default.state_dict())
@@ -284,7 +292,7 @@ def test_all_pairs_are_few_and_all():
     assert len(pairs) == sum(math.prod(two) for two in combinations(sizes, 2))
 
 
-@pytest.mark.parametrize("row", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("row", COMBINATIONS, ids=named)
 def test_options_get_along(row: dict):
     row = dict(row)
     options = {**row.pop("blocks"), **row.pop("sizes"), **row}
@@ -319,7 +327,7 @@ def test_options_get_along(row: dict):
         ({"mlp_ratio": 0.5}, "mlp_ratio=0.5; expected whole numbers of at least 1"),
         ({"in_channels": 0}, "in_channels=0; expected whole numbers of at least 1"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_what_has_no_meaning_is_refused_in_one_line(options: dict, message: str):
     with pytest.raises((ValueError, UnknownNameError), match=message) as caught:
