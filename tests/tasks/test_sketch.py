@@ -50,7 +50,7 @@ PARTS = {
     "upernet_15m_t1_ade20k": {"decode_head"},
 }
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(EVENTS, {"in_channels": 2}),
+    **dict.fromkeys(EVENTS, {"in_channels": 2, "neuron": "ilif"}),
     "cifar10_nano": {"neuron": "ilif", "embed_dims": (32, 64, 128, 192)},
 }
 COCO, ADE20K, VOC2012 = (
