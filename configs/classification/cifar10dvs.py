@@ -1,7 +1,12 @@
 # CIFAR10-DVS: moving pictures of CIFAR-10 before an event camera, 128x128.
 _base_ = ["./nmnist.py"]
 
-model = dict(time_steps=16, optimizer=dict(lr=1e-3), eventmix=dict(prob=0.5))
+model = dict(
+    time_steps=16,
+    arguments=dict(neuron="lif"),
+    optimizer=dict(lr=1e-3),
+    eventmix=dict(prob=0.5),
+)
 data = dict(
     name="cifar10dvs",
     time_steps=16,

@@ -1,7 +1,7 @@
 # DVS128 Gesture: 11 gestures of 29 people before an event camera, 128x128.
 _base_ = ["./nmnist.py"]
 
-model = dict(time_steps=16, optimizer=dict(lr=1e-3))
+model = dict(time_steps=16, arguments=dict(neuron="lif"), optimizer=dict(lr=1e-3))
 data = dict(
     name="dvs128gesture",
     time_steps=16,

@@ -26,6 +26,7 @@ EVENTS = (
     "dvs128gesture_clips",
     "hardvs",
 )
+ON_CPUS = ("nmnist", "dvs128gesture_clips")
 PARTS = {
     "cifar10": {"head"},
     "cifar10_distilled": {"head", "distillation_head"},
@@ -50,7 +51,7 @@ PARTS = {
     "upernet_15m_t1_ade20k": {"decode_head"},
 }
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(EVENTS, {"in_channels": 2, "neuron": "ilif"}),
+    **{name: {"in_channels": 2, "neuron": "ilif" if name in ON_CPUS else "lif"} for name in EVENTS},
     "cifar10_nano": {"neuron": "ilif", "embed_dims": (32, 64, 128, 192)},
 }
 COCO, ADE20K, VOC2012 = (
