@@ -82,8 +82,9 @@ IMAGENET = Published(
 IMAGENET_SHARDS = Published(
     "ImageNet-1K in tar files",
     "imagenet-shards",
-    "write its images into tar files, <name>.jpg beside <name>.cls, which holds the number of the "
-    "class, as imagenet-shards/train-000000.tar and so on, and imagenet-shards/val-000000.tar",
+    "write its images into tar files (https://github.com/webdataset/webdataset), <name>.jpg beside "
+    "<name>.cls, which holds the number of the class, as imagenet-shards/train-000000.tar and so "
+    "on, and imagenet-shards/val-000000.tar",
 )
 COCO = Published(
     "COCO 2017",

@@ -58,8 +58,9 @@ class TestWithoutWeights:
         assert record.figures.keys() == {"params_m", "energy_mj", "top1", "dense_gmacs"}
 
     def test_the_energy_is_solved_backwards_and_the_rest_says_what_is_missing(
-        self, write_table, score
+        self, write_table, score, monkeypatch: pytest.MonkeyPatch
     ):
+        monkeypatch.delenv("SPIKEBENCH_DATA", raising=False)
         table = write_table(row("t1"), row("t4", time_steps=4), score=score, data="photographs")
         t1, t4 = reproduce(table).rows
         assert not_here(t1, "energy_mj") == "no weights were given"

@@ -21,6 +21,7 @@ def memory() -> PeakMemory:
 
 
 def test_the_peak_is_seen_after_it_is_gone_and_forgotten_on_reset(memory: PeakMemory):
+    memory.give_back()
     before = memory.now()
     memory.reset()
     assert before is not None
@@ -28,6 +29,7 @@ def test_the_peak_is_seen_after_it_is_gone_and_forgotten_on_reset(memory: PeakMe
     held = torch.ones(128 * MIB // 4)
     del held
     assert before + 120 * MIB < memory.peak() < before + 160 * MIB
+    memory.give_back()  # of a process that keeps it for reuse, as other tests have it
     memory.reset()
     assert memory.peak() < before + 32 * MIB
     assert "VmHWM" in memory.about
