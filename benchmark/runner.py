@@ -24,7 +24,7 @@ from benchmark.errors import UserError
 from benchmark.files import sha256
 from benchmark.progress import FILE_LOG, Progress
 from benchmark.results import Metric, Record, ResultStore
-from benchmark.suite import plan, plan_evaluation, recorded_config
+from benchmark.suite import PROFILE_IMAGES, plan, plan_evaluation, recorded_config
 from benchmark.task import Evaluation, Probe, Run, Task
 
 log = logging.getLogger("spikebench")
@@ -100,16 +100,13 @@ def run_suite(
     return outcome
 
 
-def evaluate(
-    config: Path, weights: Path, work_dir: Path, *, profile_images: int = 64, **options: Any
-) -> tuple[Path, Record]:
+def evaluate(config: Path, weights: Path, work_dir: Path, **options: Any) -> tuple[Path, Record]:
     """Score given weights under a configuration, and count their operations.
 
     Args:
         config: a configuration of a task.
         weights: a checkpoint of this suite or published weights.
         work_dir: the record lands in `work_dir/evaluate/<key>`.
-        profile_images: operations are counted on so many test images.
         **options: see `benchmark.suite.plan_evaluation`.
 
     Returns:
@@ -122,7 +119,7 @@ def evaluate(
     load_estimators()  # one that is wrong is said before scoring, not after
     _check_writable(work_dir / run.suite)
     with _termination_as_interrupt():
-        record = _recorded(run, task, profile_images, weights)
+        record = _recorded(run, task, PROFILE_IMAGES, weights)
     if record.error is not None:
         raise UserError(record.error)
     return ResultStore(work_dir / run.suite).put(record), record

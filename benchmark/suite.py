@@ -36,6 +36,9 @@ _NOT_PROTOCOL = frozenset(
 )
 
 
+PROFILE_IMAGES = 64  # that operations are counted on where a suite does not say
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,7 +77,7 @@ class Suite(_Strict):
     backbones: list[BackboneEntry] = Field(default=[])
     tasks: list[TaskEntry] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
-    profile_images: int = Field(default=64, ge=1)
+    profile_images: int = Field(default=PROFILE_IMAGES, ge=1)
 
     @field_validator("tasks")
     @classmethod
@@ -218,6 +221,8 @@ def plan_evaluation(
     if not weights.is_file():
         raise ConfigError(f"no such file of weights: {weights}")
     config["load_from"] = str(weights)  # in place of what a training would start from
+    if "teacher" in config.get("model", ()):
+        config["model"]["teacher"] = None  # which only training asks
     run = _new_run(
         "evaluate",
         work_dir,
@@ -251,7 +256,7 @@ def _new_run(
     backbone: str,
     seed: int = 0,
     limit: int | None = None,
-    profile_images: int = Suite.model_fields["profile_images"].default,
+    profile_images: int = PROFILE_IMAGES,
 ) -> Run:
     """A run, its key made of what decides its result."""
     try:

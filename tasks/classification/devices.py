@@ -15,6 +15,7 @@ from benchmark.registry import unknown_name
 from benchmark.task import ConfigError
 
 _STRATEGIES = ("auto", "ddp", "fsdp")
+_FSDP_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")
 
 
 def on_devices(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,13 +29,20 @@ def on_devices(options: Mapping[str, Any]) -> dict[str, Any]:
         options: `trainer` of a configuration.
 
     Raises:
-        ConfigError: the options ask for several devices of one process.
+        ConfigError: the options ask for several devices of one process, or for a precision that
+            "fsdp" has not.
         UnknownNameError: there is no such strategy.
     """
     completed = dict(options)
     strategy = completed.pop("strategy", "auto")
     if strategy not in _STRATEGIES:
         raise unknown_name("trainer.strategy", str(strategy), _STRATEGIES)
+    precision = str(completed.get("precision", "32-true"))
+    if strategy == "fsdp" and precision not in _FSDP_PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision is {precision!r}; with trainer.strategy=fsdp it is one of "
+            f"{', '.join(_FSDP_PRECISIONS)}"
+        )
     for key in ("devices", "num_nodes"):
         asked = completed.pop(key, 1)
         if asked not in (1, "auto"):

@@ -440,9 +440,10 @@ class DVS128GestureClipsDataModule(EventsDataModule):
 class HARDVSDataModule(EventsDataModule):
     """HAR-DVS: 300 actions before a DAVIS346.
 
-    Wang et al., AAAI 2024, arXiv 2211.09648. `hardvs/{train,test}_label.txt` name a recording and
-    its class, from 0 on, in each line, and lie beside the folders of
-    `hardvs/<action>/<recording>.aedat4`. Arguments as in `EventsDataModule`.
+    Wang et al., AAAI 2024, arXiv 2211.09648. Lines of `hardvs/{train,test}_label.txt` begin with a
+    recording and end with its class, from 0 on; beside them lie the folders of
+    `hardvs/<action>/<recording>.aedat4`, or `.npz` of the compact release. Arguments as in
+    `EventsDataModule`.
     """
 
     name = "hardvs"
@@ -459,13 +460,15 @@ class HARDVSDataModule(EventsDataModule):
         for number, line in enumerate(file.read_text().splitlines(), 1):
             if not line.strip():
                 continue
-            name, _, label = line.strip().rpartition(" ")
+            name, *_, label = line.split() if len(line.split()) > 1 else ("", "")
             if not name or not label.isdecimal() or not int(label) < self.num_classes:
                 raise DatasetError(
                     f"{file}, line {number}: {line.strip()!r}; expected a recording and its class, "
                     f"0 to {self.num_classes - 1} (data.num_classes)"
                 )
-            found.append(Recording(self.published.folder / f"{name}.aedat4", int(label)))
+            path = self.published.folder / f"{name}.aedat4"
+            compact = path.with_suffix(".npz")
+            found.append(Recording(compact if compact.exists() else path, int(label)))
         self.published.require(*(one.path for one in found))
         return found
 

@@ -35,6 +35,7 @@ from benchmark.backbones.weights import (
 )
 from benchmark.errors import UserError
 from benchmark.files import replacing
+from benchmark.neurons import PSN
 from benchmark.progress import Progress
 from benchmark.results import BackboneInfo, DatasetInfo
 from benchmark.task import ConfigError, Evaluation, Probe, Run
@@ -73,6 +74,8 @@ def train(run: Run) -> Path:
     if checkpoint is None and run.config.get("load_from"):
         _start_from(module.model, run.config["load_from"])
     averaging = run.config.get("ema")
+    if averaging is not None and run.config["trainer"].get("strategy") == "fsdp":
+        raise ConfigError("ema and trainer.strategy=fsdp, which has no average; leave one out")
     trainer = _trainer(
         run,
         [
@@ -134,8 +137,13 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         dataset,
         intervals,
         {"top1": per_class},
-        {"top1": by_time_steps} if len(by_time_steps) > 1 else {},
+        {"top1": by_time_steps} if len(by_time_steps) > 1 and _is_causal(module.model) else {},
     )
+
+
+def _is_causal(model: Classifier) -> bool:
+    """Whether what neurons do at a time step depends on none that is later."""
+    return not any(isinstance(layer, PSN) for layer in model.modules())
 
 
 @contextlib.contextmanager
@@ -149,7 +157,7 @@ def _errors_in_one_line() -> Iterator[None]:
         lines = str(error).splitlines()
         if lines and re.match(r"Caught \w*Error in DataLoader worker process", lines[0]):
             kind, _, message = lines[-1].partition(": ")
-            if kind.endswith(("DatasetError", "EventFileError")):
+            if kind.endswith(("DatasetError", "EventFileError", "UserError")):
                 raise DatasetError(message) from None
         raise
 

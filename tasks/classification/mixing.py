@@ -14,8 +14,8 @@ class EventMix:
 
     The part is where the density of a mixture of Gaussians in time and space, placed at random, is
     highest; how large it is is drawn from a beta distribution. A label's share is that of its
-    recording in the events that are left (Shen et al., Information Sciences 644, 2023, arXiv
-    2205.11987, with labels by the number of events).
+    recording in the sum of what the frames then hold (Shen et al., Information Sciences 644, 2023,
+    arXiv 2205.11987, who count events).
 
     Args:
         num_classes: how many classes.

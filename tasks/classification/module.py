@@ -10,7 +10,7 @@ import torch
 from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torchmetrics import MetricCollection
@@ -143,8 +143,12 @@ class ClassificationModule(L.LightningModule):
         """Divide the parameters between processes, where the Trainer's strategy has it so."""
         if self.device_mesh is None or isinstance(self.model, FSDPModule):
             return
+        if self.memory_format == torch.channels_last:
+            raise ConfigError(
+                "model.channels_last=True and trainer.strategy=fsdp, which divides no weights in "
+                "that layout; leave one out"
+            )
         fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
-        register_fsdp_forward_method(self.model, "over_time")
 
     def on_fit_start(self) -> None:
         for teacher in self._teacher:
@@ -152,8 +156,10 @@ class ClassificationModule(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        if self.mixup is not None and len(images) % 2 == 0:  # it pairs images
+        if self.mixup is not None:
             self._require_mixable(images)
+            if isinstance(self.mixup, Mixup) and len(images) % 2:  # it pairs images
+                images, labels = images[:-1], labels[:-1]
             images, labels = self.mixup(images, labels)
         loss = self._loss(images, labels)
         self.log("train/loss", loss, prog_bar=True)
@@ -190,6 +196,12 @@ class ClassificationModule(L.LightningModule):
         self.confusion.update(logits, labels)
         self.test_metrics.update(logits, labels)
         self.log_dict(self.test_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        # their states are still on the device that processes gather on; what is computed stays
+        self.confusion.compute()
+        for accuracy in self.top1_by_time_steps:
+            accuracy.compute()
 
     def configure_optimizers(self) -> Any:
         optimizer = create_optimizer_v2(self.model, **self.optimizer)

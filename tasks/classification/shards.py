@@ -23,6 +23,7 @@ from tasks.datasets import DatasetError
 from tasks.datasets.published import IMAGENET_SHARDS
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
+_Read = tuple[Path, Mapping[str, Any]]  # a tar file, and what it holds of one image
 _BUFFERED = 5000  # images among which each next one is drawn in training
 
 
@@ -33,13 +34,14 @@ class Shards(IterableDataset[tuple[Tensor, int]]):
         files: the tar files of this process.
         transform: an image to a tensor.
         samples: how many images make an epoch of this process.
+        num_classes: how many classes there are.
         seed: of the order of files and images, which are begun again where they hold fewer than
             `samples`; None has them as they lie, each once.
         chosen: without a seed, which of the images.
 
     Raises:
-        DatasetError: a file is cut off or holds no images, or an image has no class or cannot be
-            read; the message names it.
+        DatasetError: a file cannot be read or holds no images, or an image cannot be read or has
+            no class, or none that there is; the message names it.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Shards(IterableDataset[tuple[Tensor, int]]):
         files: list[Path],
         transform: Callable[[Image.Image], Tensor],
         samples: int,
+        num_classes: int,
         seed: int | None = None,
         chosen: slice = slice(0, None),
     ) -> None:
         self.files = files
         self.transform = transform
         self.samples = samples
+        self.num_classes = num_classes
         self.seed = seed
         self.chosen = chosen
 
@@ -64,13 +68,13 @@ class Shards(IterableDataset[tuple[Tensor, int]]):
         place, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         if self.seed is None:
             images = self._read(self.files[place::workers])
-            yield from itertools.islice(
-                images, self.chosen.start, self.chosen.stop, self.chosen.step
-            )
-            return
-        yield from itertools.islice(self._forever(place, workers), self.samples // workers)
+            images = itertools.islice(images, self.chosen.start, self.chosen.stop, self.chosen.step)
+        else:
+            images = itertools.islice(self._forever(place, workers), self.samples // workers)
+        for path, sample in images:
+            yield self._decoded(path, sample)
 
-    def _forever(self, place: int, workers: int) -> Iterator[tuple[Tensor, int]]:
+    def _forever(self, place: int, workers: int) -> Iterator[_Read]:
         import webdataset
 
         for time in itertools.count():
@@ -80,7 +84,7 @@ class Shards(IterableDataset[tuple[Tensor, int]]):
             files = [self.files[index] for index in order][place::workers]
             yield from webdataset.shuffle(_BUFFERED, seed=seed)(self._read(files))
 
-    def _read(self, files: list[Path]) -> Iterator[tuple[Tensor, int]]:
+    def _read(self, files: list[Path]) -> Iterator[_Read]:
         import webdataset
 
         for path in files:
@@ -88,9 +92,12 @@ class Shards(IterableDataset[tuple[Tensor, int]]):
             try:
                 for sample in webdataset.tarfile_to_samples()([{"url": str(path)}]):
                     count += 1
-                    yield self._decoded(path, sample)
-            except (tarfile.TarError, OSError) as error:
-                reason = error.args[0] if error.args else error
+                    yield path, sample
+            except (tarfile.TarError, OSError, ValueError) as error:
+                strange = getattr(error, "strerror", None) or str(
+                    error.args[0] if error.args else error
+                )
+                reason = strange.partition(" @ ")[0]
                 raise DatasetError(f"{path} cannot be read: {reason}; get it again") from error
             if not count:
                 raise DatasetError(f"{path} holds no images; get it again, or leave it out")
@@ -106,8 +113,13 @@ class Shards(IterableDataset[tuple[Tensor, int]]):
         try:
             label = int(sample["cls"])
             image = Image.open(io.BytesIO(sample[kind])).convert("RGB")
-        except (OSError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError) as error:
             raise DatasetError(f"{path}: {name} cannot be read: {error}") from error
+        if not 0 <= label < self.num_classes:
+            raise DatasetError(
+                f"{path}: {name} is of class {label}; expected 0 to {self.num_classes - 1} "
+                "(data.num_classes)"
+            )
         return self.transform(image), label
 
 
@@ -124,7 +136,7 @@ class ImageNetShardsDataModule(DataModule):
         num_workers: loader processes.
         augment: as in `ImageNetDataModule`.
         samples: how many images the files of each split hold.
-        limit: use only so many images of each split, the first ones.
+        limit: use only so many images: of testing the first ones, in training any.
     """
 
     name = "imagenet_shards"
@@ -196,6 +208,7 @@ class ImageNetShardsDataModule(DataModule):
             files[rank::processes],
             self.train.transform,
             batches * self.batch_size * max(1, self.num_workers),
+            self.num_classes,
             derived_seed(self._seed, epoch),
         )
         return self._loader(share)
@@ -209,13 +222,18 @@ class ImageNetShardsDataModule(DataModule):
             files, chosen = self.test.files, slice(rank, self.limit, processes)
         else:
             files, chosen = self.test.files[rank::processes], slice(0, None)
-        share = Shards(files, self.test.transform, len(self.test), None, chosen)
+            if len(self.test.files) < processes:
+                raise DatasetError(
+                    f"{IMAGENET_SHARDS.folder} holds {len(self.test.files)} tar files to test on, "
+                    f"and there are {processes} processes; expected at least one for each"
+                )
+        share = Shards(files, self.test.transform, len(self.test), self.num_classes, None, chosen)
         workers = 0 if self.limit else min(self.num_workers, len(files))
         return DataLoader(share, self.batch_size, num_workers=workers)
 
     def _shards(self, split: str, **options: Any) -> Shards:
         transform = create_transform(self.image_size, interpolation="bicubic", **options)
-        return Shards(self._files(split), transform, self._count(split))
+        return Shards(self._files(split), transform, self._count(split), self.num_classes)
 
     def _count(self, split: str) -> int:
         return min(self.samples[split], self.limit or self.samples[split])

@@ -6,6 +6,7 @@
 | AEDAT 2 | .aedat | CIFAR10-DVS | jAER's AEFileInputStream; addresses of a DVS128 |
 | AEDAT 3.1 | .aedat | DVS128 Gesture | libcaer's `events/common.h`, `events/polarity.h` |
 | AEDAT 4 | .aedat4 | HAR-DVS | the package `aedat` |
+| arrays of NumPy | .npz | HAR-DVS, compact | SpikingJelly's `datasets` |
 
 A file that is cut off or garbled raises `EventFileError`, which names it and the byte at fault.
 """
@@ -16,6 +17,8 @@ import importlib.util
 import io
 import subprocess
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,9 +258,26 @@ def read_aedat4(path: Path) -> Events:
     return Events(t, x.astype(np.int32), y.astype(np.int32), on.astype(bool))
 
 
+def read_npz(path: Path) -> Events:
+    """Arrays t, x, y and p, as in the compact release of HAR-DVS and as SpikingJelly writes them.
+
+    Raises:
+        EventFileError: the file is cut off or garbled, or lacks one of them.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            t, x, y, on = (arrays[name] for name in "txyp")
+    except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise EventFileError(path, 0, f"no archive of the arrays t, x, y, p: {error}") from error
+    if not len(t) == len(x) == len(y) == len(on):
+        raise EventFileError(path, 0, "the arrays t, x, y, p are not equally long")
+    return Events(t.astype(np.int64), x.astype(np.int32), y.astype(np.int32), on.astype(bool))
+
+
 _READERS: dict[str, Callable[[Path], Events]] = {
     ".aedat": read_aedat,
     ".aedat4": read_aedat4,
     ".bin": read_atis,
     ".bs2": read_atis,
+    ".npz": read_npz,
 }

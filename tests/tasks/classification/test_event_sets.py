@@ -12,7 +12,7 @@ from tasks.classification import events as module
 from tasks.classification.data_modules import build_data_module
 from tasks.classification.events import EventsDataModule
 from tasks.datasets import DatasetError
-from tasks.datasets.events import Events, read_events
+from tasks.datasets.events import EventFileError, Events, read_events
 from tests.tasks.datasets.events.sets import CLASSES, make_events
 
 SETS = {  # recordings to train on and to test on, of two a class and split
@@ -122,7 +122,21 @@ def test_a_recording_that_a_list_names_and_is_not_there(root: Path):
         built("hardvs").require(training=False)
 
 
-@pytest.mark.parametrize("line", ["action_001/a 10", "action_001/a", "action_001/a -1"])
+def test_compact_recordings_of_actions(root: Path):
+    folder = make_events(root, "hardvs")
+    path = folder / "action_001" / "dvSave-test0.npz"
+    np.savez(path, t=EVENTS.t, x=EVENTS.x, y=EVENTS.y, p=EVENTS.on)
+    (folder / "test_label.txt").write_text("action_001/dvSave-test0 8 0\n")
+    data = built("hardvs")
+    assert data.recordings("test") == [(path, 0, None)]
+    assert len(read_events(path)) == 9
+    for garbled in (path.read_bytes()[:-40], b"", b"PK"):
+        path.write_bytes(garbled)
+        with pytest.raises(EventFileError, match=f"{path} at byte 0: no archive of the arrays"):
+            read_events(path)
+
+
+@pytest.mark.parametrize("line", ["action_001/a 8 10", "action_001/a", "action_001/a 8 -1"])
 def test_labels_of_actions_that_are_garbled(root: Path, line: str):
     path = make_events(root, "hardvs") / "test_label.txt"
     path.write_text(f"\n{line}\n")

@@ -70,6 +70,17 @@ class TestInTheModule:
         assert loss.isfinite()
 
     @pytest.mark.parametrize(
+        "mixing", [{"eventmix": {"prob": 1.0}}, {"mixup": {"mixup_alpha": 1.0}}]
+    )
+    def test_odd_batches_are_mixed_too(self, mixing):
+        module = self.module(**mixing)
+        module.log = lambda *args, **kwargs: None
+        read = []
+        module._loss = lambda images, labels: read.append(labels)
+        module.training_step((torch.rand(3, 2, 2, 32, 32), torch.tensor([0, 1, 2])), 0)
+        assert read[0].shape == (3 if "eventmix" in mixing else 2, CLASSES)
+
+    @pytest.mark.parametrize(
         ("options", "shape", "wrong"),
         [
             ({"eventmix": {"prob": 1.0}}, (2, 2, 32, 32), "model.eventmix and images"),

@@ -140,6 +140,14 @@ class TestBadInput:
         path = write_tar(root / "val-000001.tar", {"a.png": image(3)[:40], "a.cls": b"3"})
         assert self.failed().startswith(f"{path}: a cannot be read: ")
 
+    def test_a_class_that_there_is_not(self, root: Path):
+        path = write_tar(root / "val-000000.tar", {"a.png": image(3), "a.cls": b"24"})
+        assert self.failed().startswith(f"{path}: a is of class 24; expected 0 to 23 (data.num")
+
+    def test_fewer_files_than_processes(self, root: Path):
+        with pytest.raises(DatasetError, match="4 tar files to test on, and there are 5 processes"):
+            in_process(built(), 4, 5).test_dataloader()
+
     @pytest.mark.parametrize("kept", [0, 700, 5000])
     def test_a_file_that_is_cut_off(self, root: Path, kept: int):
         path = root / "val-000002.tar"

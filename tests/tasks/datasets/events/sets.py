@@ -78,7 +78,7 @@ def hardvs(root: Path, each: int) -> Path:
             for index in range(each):
                 name = f"action_{number + 1:03}/dvSave-{split}{index}"
                 _write(root / "hardvs" / f"{name}.aedat4", "")
-                lines.append(f"{name} {number}\n")
+                lines.append(f"{name} 8 {number}\n")
         _write(root / "hardvs" / f"{split}_label.txt", "".join(lines))
     return root / "hardvs"
 
