@@ -217,12 +217,10 @@ def plan_evaluation(
         UnknownNameError: the task, the backbone or a key is unknown.
     """
     task = TASKS.get(task_name)()
-    config = task.resolve(config_path, backbone, {}, overrides)
+    config = task.for_scoring(task.resolve(config_path, backbone, {}, overrides))
     if not weights.is_file():
         raise ConfigError(f"no such file of weights: {weights}")
     config["load_from"] = str(weights)  # in place of what a training would start from
-    if "teacher" in config.get("model", ()):
-        config["model"]["teacher"] = None  # which only training asks
     run = _new_run(
         "evaluate",
         work_dir,

@@ -116,6 +116,10 @@ class Task(ABC):
             ConfigError: the file cannot be read, or an override names no key of it.
         """
 
+    def for_scoring(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A resolved configuration less what training alone reads, such as a teacher's weights."""
+        return dict(config)
+
     @abstractmethod
     def train(self, run: Run) -> Path:
         """Train, resuming from the last whole checkpoint in `run.folder`; the final checkpoint."""

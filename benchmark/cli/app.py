@@ -33,6 +33,18 @@ Options = Annotated[
         help="An option of the backbone (`spikebench list backbones NAME`); may be repeated.",
     ),
 ]
+ConfigOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the configuration; +KEY=VALUE adds one. May be repeated.",
+    ),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(help="The task; default the name of the folder that CONFIG lies in."),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder that holds one folder a data set; default $SPIKEBENCH_DATA or data."),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli.app import DataRoot, app, new_table, task_of, terminal
+from benchmark.cli.app import ConfigOverrides, DataRoot, TaskName, app, new_table, task_of, terminal
 
 _SHOWN = 20
 
@@ -20,18 +20,8 @@ _SHOWN = 20
 def check_data(
     config: Annotated[Path, typer.Argument(help="A configuration of detection or segmentation.")],
     data_root: DataRoot = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Override a key of the configuration; +KEY=VALUE adds one. May be repeated.",
-        ),
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="The task; default the name of the folder that CONFIG lies in."),
-    ] = None,
+    set_: ConfigOverrides = None,
+    task: TaskName = None,
 ) -> None:
     """Look through the data of a configuration, every file of them, before training on them.
 

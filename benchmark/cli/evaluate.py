@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.cli.app import DataRoot, app, new_table, task_of, terminal
+from benchmark.cli.app import ConfigOverrides, DataRoot, TaskName, app, new_table, task_of, terminal
 
 if TYPE_CHECKING:
     from benchmark.results import Record
@@ -24,14 +24,7 @@ def evaluate(
         Path, typer.Option(help="A checkpoint of a run, or published weights (.pth, .safetensors).")
     ],
     data_root: DataRoot = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Override a key of the configuration; +KEY=VALUE adds one. May be repeated.",
-        ),
-    ] = None,
+    set_: ConfigOverrides = None,
     image_size: Annotated[
         list[int] | None,
         typer.Option(
@@ -41,10 +34,7 @@ def evaluate(
     backbone: Annotated[
         str | None, typer.Option(help="A registered backbone; default the configuration's.")
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="The task; default the name of the folder that CONFIG lies in."),
-    ] = None,
+    task: TaskName = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Use only N images; the record is marked partial.")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import lightning as L
 import numpy as np
@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from tasks.datasets import DatasetError
-from tasks.datasets.digits import CLASSES, Split, load_glyphs
+from tasks.datasets import DatasetError, Split
+from tasks.datasets.digits import CLASSES, load_glyphs
 from tasks.datasets.published import IMAGENET, Published, evenly_spread
 
 CROP_PCT = 0.875  # the share of the shorter side that the centre crop keeps
@@ -31,7 +31,7 @@ class DataModule(L.LightningDataModule):
     anything is built.
 
     Args:
-        num_classes: how many classes.
+        num_classes: how many classes; None as many as the class says.
         image_size: pixels each side.
         batch_size: images a step.
         num_workers: loader processes.
@@ -51,16 +51,19 @@ class DataModule(L.LightningDataModule):
     train: Digits | Subset
     test: Digits | Subset
 
+    num_classes: int
+
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None,
         image_size: int,
         batch_size: int,
         num_workers: int,
         limit: int | None,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        if num_classes is not None:
+            self.num_classes = num_classes
         self.image_size = image_size
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -91,14 +94,11 @@ class DataModule(L.LightningDataModule):
         """
         if self.trainer is None:
             return self._loader(self.train, shuffle=True)
-        if self._seed is None:
-            self._seed = torch.initial_seed() % 2**32
-        epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
-        share = (rank, self.trainer.world_size)
+        seed, epoch, share = self.run_seed(), self.trainer.current_epoch, self.share()
         return self._loader(
             self.train,
-            sampler=EpochShuffle(len(self.train), self._seed, epoch, share),
-            worker_init_fn=partial(_seed_worker, self._seed, epoch, rank),
+            sampler=EpochShuffle(len(self.train), seed, epoch, share),
+            worker_init_fn=partial(_seed_worker, seed, epoch, share[0]),
             generator=torch.Generator(),  # leaves torch's own, which the model draws from
         )
 
@@ -108,10 +108,20 @@ class DataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """Images in order; of several processes each has its own, and every image is in one."""
-        if self.trainer is None or self.trainer.world_size == 1:
-            return self._loader(self.test)
-        rank, count = self.trainer.global_rank, self.trainer.world_size
-        return self._loader(self.test, sampler=range(rank, len(self.test), count))
+        rank, processes = self.share()
+        return self._loader(self.test, sampler=range(rank, len(self.test), processes))
+
+    def share(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def run_seed(self) -> int:
+        """What every epoch's order follows from: PyTorch's seed when it was first asked for."""
+        if self._seed is None:
+            self._seed = torch.initial_seed() % 2**32
+        return self._seed
 
     def _loader(self, dataset: Dataset, **options: Any) -> DataLoader:
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, **options)
@@ -177,19 +187,23 @@ def require_classes(published: Published, folder: Path, num_classes: int) -> lis
     return classes
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     """An image file in RGB.
+
+    Args:
+        file: its path, or its content.
+        name: what it is called where it cannot be read; None is its path.
 
     Raises:
         DatasetError: it cannot be read; the message names it.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        reason = str(error).split(" '")[0].split(" <")[0]  # without the path, which is said before
+        reason = str(error).split(" '")[0].split(" <")[0]  # without the file, which is said before
         raise DatasetError(
-            f"{path} cannot be read: {reason}; get the file again, or leave it out"
+            f"{name or file} cannot be read: {reason}; get the file again, or leave it out"
         ) from error
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmark.registry import unknown_name
 from tasks.classification.data import DataModule, DigitsDataModule, ImageNetDataModule
-from tasks.classification.events import (
+from tasks.classification.event_sets import (
     CIFAR10DVSDataModule,
     DVS128GestureClipsDataModule,
     DVS128GestureDataModule,

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from benchmark.errors import UserError
-from tasks.classification.data import CROP_PCT, DataModule, derived_seed
+from tasks.classification.data import CROP_PCT, DataModule, derived_seed, read_image
 from tasks.datasets import DatasetError
 from tasks.datasets.published import IMAGENET_SHARDS
 
@@ -110,17 +109,14 @@ class Shards(IterableDataset[tuple[Tensor, int]]):
             raise DatasetError(
                 f"{path}: {name} has no {missing}; expected {name}.jpg beside {name}.cls"
             )
-        try:
-            label = int(sample["cls"])
-            image = Image.open(io.BytesIO(sample[kind])).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DatasetError(f"{path}: {name} cannot be read: {error}") from error
-        if not 0 <= label < self.num_classes:
+        image = read_image(io.BytesIO(sample[kind]), f"{path}: {name}")
+        label = sample["cls"].decode(errors="replace").strip()
+        if not label.isdecimal() or not int(label) < self.num_classes:
             raise DatasetError(
                 f"{path}: {name} is of class {label}; expected 0 to {self.num_classes - 1} "
                 "(data.num_classes)"
             )
-        return self.transform(image), label
+        return self.transform(image), int(label)
 
 
 class ImageNetShardsDataModule(DataModule):
@@ -184,12 +180,8 @@ class ImageNetShardsDataModule(DataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Images in an order that follows from the seed and the epoch."""
-        rank, processes, epoch = 0, 1, 0
-        if self.trainer is not None:
-            rank, processes = self.trainer.global_rank, self.trainer.world_size
-            epoch = self.trainer.current_epoch
-        if self._seed is None:
-            self._seed = torch.initial_seed() % 2**32
+        rank, processes = self.share()
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
         readers = processes * max(1, self.num_workers)
         files = self.train.files
         if len(files) < readers:
@@ -209,15 +201,13 @@ class ImageNetShardsDataModule(DataModule):
             self.train.transform,
             batches * self.batch_size * max(1, self.num_workers),
             self.num_classes,
-            derived_seed(self._seed, epoch),
+            derived_seed(self.run_seed(), epoch),
         )
         return self._loader(share)
 
     def test_dataloader(self) -> DataLoader:
         """Images as they lie; of several processes each has its own, and every image is in one."""
-        rank, processes = 0, 1
-        if self.trainer is not None:
-            rank, processes = self.trainer.global_rank, self.trainer.world_size
+        rank, processes = self.share()
         if self.limit:  # a few images of the first files: shared out image by image
             files, chosen = self.test.files, slice(rank, self.limit, processes)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from torch.utils.data import Subset
@@ -14,10 +14,8 @@ from torchvision.transforms import v2
 
 from benchmark.task import MissingDataError
 from tasks.classification.data import DataModule, read_image, require_classes
-from tasks.datasets import DatasetError
+from tasks.datasets import DatasetError, Split
 from tasks.datasets.published import CIFAR10, CIFAR100, TINY_IMAGENET, Published, evenly_spread
-
-Split = Literal["train", "test"]
 
 
 class SmallImagesDataModule(DataModule):
@@ -27,7 +25,7 @@ class SmallImagesDataModule(DataModule):
     by a mean and deviation.
 
     Args:
-        num_classes: how many classes.
+        num_classes: how many classes; None as many as the data set has.
         image_size: pixels each side; None are those of the files, to others images are resized.
         batch_size: images a step.
         num_workers: loader processes.
@@ -49,7 +47,7 @@ class SmallImagesDataModule(DataModule):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None = None,
         image_size: int | None = None,
         batch_size: int = 128,
         num_workers: int = 2,
@@ -168,9 +166,7 @@ class CIFAR10DataModule(CIFARDataModule):
     official = datasets.CIFAR10
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
-
-    def __init__(self, num_classes: int = 10, **options: Any) -> None:
-        super().__init__(num_classes, **options)
+    num_classes = 10
 
 
 class CIFAR100DataModule(CIFARDataModule):
@@ -181,9 +177,7 @@ class CIFAR100DataModule(CIFARDataModule):
     official = datasets.CIFAR100
     mean = (0.5071, 0.4865, 0.4409)
     std = (0.2673, 0.2564, 0.2762)
-
-    def __init__(self, num_classes: int = 100, **options: Any) -> None:
-        super().__init__(num_classes, **options)
+    num_classes = 100
 
 
 class TinyImageNetDataModule(SmallImagesDataModule):
@@ -199,9 +193,7 @@ class TinyImageNetDataModule(SmallImagesDataModule):
     side = 64
     mean = IMAGENET_DEFAULT_MEAN
     std = IMAGENET_DEFAULT_STD
-
-    def __init__(self, num_classes: int = 200, **options: Any) -> None:
-        super().__init__(num_classes, **options)
+    num_classes = 200
 
     def require(self, training: bool) -> None:
         """Look at the folders of the classes, and at what names those of the tested images.

@@ -37,6 +37,12 @@ class ClassificationTask(Task):
         model["arguments"] = {**(model.get("arguments") or {}), **arguments}
         return resolved
 
+    def for_scoring(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        model = dict(config["model"])
+        if "teacher" in model:
+            model["teacher"] = None
+        return {**config, "model": model}
+
     def train(self, run: Run) -> Path:
         from tasks.classification import loop
 

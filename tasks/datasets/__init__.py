@@ -2,8 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from benchmark.errors import UserError
+
+Split = Literal["train", "test"]
 
 
 class DatasetError(UserError):

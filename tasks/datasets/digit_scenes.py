@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 
 from benchmark.files import sha256
-from tasks.datasets import DatasetError
-from tasks.datasets.digits import CLASSES, Split, load_glyphs
+from tasks.datasets import DatasetError, Split
+from tasks.datasets.digits import CLASSES, load_glyphs
 
 NAME = "digit_scenes"
 VERSION = 1

@@ -7,11 +7,12 @@ test part, as packaged by scikit-learn.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Split = Literal["train", "test"]
+from tasks.datasets import Split
+
 CLASSES = tuple(str(digit) for digit in range(10))
 _EVERY = 5
 

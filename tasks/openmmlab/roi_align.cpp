@@ -20,6 +20,10 @@ struct Shape {
   int64_t sampling;                     // along each side of a bin; 0 takes one a pixel
   float scale;                          // pixels of the map per pixel of the image
   bool aligned;
+
+  Shape(const int64_t* sizes, float scale, bool aligned)
+      : height(sizes[0]), width(sizes[1]), channels(sizes[2]), regions(sizes[3]), rows(sizes[4]),
+        columns(sizes[5]), sampling(sizes[6]), scale(scale), aligned(aligned) {}
 };
 
 // Where a sample lies between two pixels along one side.
@@ -94,8 +98,7 @@ extern "C" {
 // maps (B, H, W, C) and regions (K, 5) to output (K, rows, columns, C), which is zero before.
 void roi_align_forward(const float* maps, const float* regions, float* output, const int64_t* sizes,
                        float scale, bool aligned) {
-  const Shape shape{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4],
-                    sizes[5], sizes[6], scale,    aligned};
+  const Shape shape(sizes, scale, aligned);
 #pragma omp parallel
   {
     Side vertical, horizontal;
@@ -115,8 +118,7 @@ void roi_align_forward(const float* maps, const float* regions, float* output, c
 // Adds the gradient of the output to that of the maps; a thread has a share of the channels.
 void roi_align_backward(const float* of_output, const float* regions, float* of_maps,
                         const int64_t* sizes, float scale, bool aligned) {
-  const Shape shape{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4],
-                    sizes[5], sizes[6], scale,    aligned};
+  const Shape shape(sizes, scale, aligned);
 #pragma omp parallel
   {
 #ifdef _OPENMP

@@ -42,7 +42,8 @@ def forward(
     """
     read = maps.permute(0, 2, 3, 1).contiguous()
     output = read.new_zeros(len(regions), *size, read.shape[-1])
-    _call("roi_align_forward", read, regions, output, read, output, scale, sampling, aligned)
+    sizes = (*read.shape[1:], *output.shape[:3], sampling)
+    _call("roi_align_forward", read, regions, output, sizes, scale, aligned)
     return output.permute(0, 3, 1, 2)
 
 
@@ -58,7 +59,8 @@ def backward(
     read = gradient.permute(0, 2, 3, 1).contiguous()
     images, channels, height, width = shape
     output = read.new_zeros(images, height, width, channels)
-    _call("roi_align_backward", read, regions, output, output, read, scale, sampling, aligned)
+    sizes = (*output.shape[1:], *read.shape[:3], sampling)
+    _call("roi_align_backward", read, regions, output, sizes, scale, aligned)
     return output.permute(0, 3, 1, 2)
 
 
@@ -67,18 +69,16 @@ def _call(
     read: Tensor,
     regions: Tensor,
     output: Tensor,
-    maps: Tensor,
-    bins: Tensor,
+    sizes: tuple[int, ...],
     scale: float,
-    sampling: int,
     aligned: bool,
 ) -> None:
     kernels = _kernels()
     assert kernels is not None
-    sizes = (ctypes.c_int64 * 7)(*maps.shape[1:], *bins.shape[:3], sampling)
     regions = regions.contiguous()
     pointers = [_POINTER(each.data_ptr()) for each in (read, regions, output)]
-    getattr(kernels, name)(*pointers, sizes, ctypes.c_float(scale), ctypes.c_bool(aligned))
+    counts = (ctypes.c_int64 * len(sizes))(*sizes)
+    getattr(kernels, name)(*pointers, counts, ctypes.c_float(scale), ctypes.c_bool(aligned))
 
 
 @cache

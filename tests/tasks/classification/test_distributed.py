@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +16,9 @@ from tasks.classification.data import EpochShuffle
 from tasks.classification.devices import on_devices
 from tasks.classification.task import ClassificationTask
 from tests.tasks.small import CONFIGS
+from tests.tasks.torchrun import run_script
 
-ROOT = Path(__file__).parents[3]
 WORKER = Path(__file__).with_name("worker.py")
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 IMAGES, EPOCHS = 46, 2
 
 Found = list[dict[str, Any]]
@@ -53,16 +49,7 @@ def work(folder: Path, processes: int, *overrides: str) -> Found:
     )
     order = folder / "order.pkl"
     order.write_bytes(pickle.dumps(run))
-    launcher = [sys.executable, *(TORCHRUN if processes > 1 else [])]
-    done = subprocess.run(
-        [*launcher, str(WORKER), str(order)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(WORKER, order, processes)
     return [json.loads((folder / f"found{rank}.json").read_text()) for rank in range(processes)]
 
 

@@ -13,7 +13,8 @@ from benchmark import profile_operations
 from benchmark.registry import UnknownNameError
 from benchmark.task import ConfigError, MissingDataError, Run
 from tasks.classification import loop
-from tasks.classification.events import EventFrames, NMNISTDataModule, RandomRoll
+from tasks.classification.event_sets import NMNISTDataModule
+from tasks.classification.events import EventFrames, RandomRoll
 from tasks.classification.task import ClassificationTask
 from tasks.datasets import DatasetError
 from tasks.datasets.events import EventFileError, cache

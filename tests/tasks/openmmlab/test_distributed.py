@@ -16,11 +16,11 @@ import torch
 from benchmark.results import find_records
 from benchmark.task import Run
 from tests.tasks.openmmlab.tiny import ROOT, tiny_config, tiny_run
+from tests.tasks.torchrun import TORCHRUN, run_script
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("data_root")]
 
 WORKER = Path(__file__).with_name("worker.py")
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 SGD = {
     "_delete_": True,
     "type": "OptimWrapper",
@@ -32,18 +32,7 @@ def work(run: Run, processes: int, limits: list[int]) -> list[dict[str, Any]]:
     """Train and score in so many processes; see `worker.train_and_score`."""
     order = run.folder / "order.pkl"
     order.write_bytes(pickle.dumps((run, limits)))
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += TORCHRUN
-    done = subprocess.run(
-        [*launcher, str(WORKER), str(order)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(WORKER, order, processes)
     return json.loads(order.with_suffix(".json").read_text())
 
 
