@@ -17,6 +17,10 @@ os.environ.setdefault("SPIKEBENCH_NEURONS", "reference")
 # a shell starts background jobs with interrupts ignored, and so would be what tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # its first import on a machine writes a cache that workers would read half-written
+    import yapf  # noqa: F401
+
 collect_ignore = ["third_party"]  # a package of its own: collecting it would register its backbone
 
 
