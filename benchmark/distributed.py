@@ -316,10 +316,12 @@ def _given_by_slurm() -> Mapping[str, str]:
     # two jobs on one machine must not meet, nor two steps of a job
     job, step = (int(os.environ.get(f"SLURM_{name}_ID", "0")) for name in ("JOB", "STEP"))
     port = 20000 + (job + 97 * step) % 20000
+    # with --gpus-per-task 1 each process sees one device, the first to it
+    bound = os.environ.get("CUDA_VISIBLE_DEVICES", ",").count(",") == 0
     return {
         "RANK": found["SLURM_PROCID"],
         "WORLD_SIZE": found["SLURM_NTASKS"],
-        "LOCAL_RANK": found["SLURM_LOCALID"],
+        "LOCAL_RANK": "0" if bound else found["SLURM_LOCALID"],
         "MASTER_ADDR": address,
         "MASTER_PORT": os.environ.get("MASTER_PORT") or str(port),
     }

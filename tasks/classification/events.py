@@ -169,7 +169,7 @@ class EventsDataModule(DataModule):
         return torch.randn(1, self.time_steps, 2, self.image_size, self.image_size).abs()
 
     def recordings(self, split: Split) -> list[Recording]:
-        """The samples of a split, in an order of their own.
+        """The samples of a split, in any order.
 
         Raises:
             MissingDataError: the split or a file is not there, or is empty.
@@ -217,7 +217,7 @@ class EventsDataModule(DataModule):
 
     def _frames(self, split: Split, transform: Any = None) -> Subset:
         data = EventFrames(
-            self.recordings(split),
+            sorted(self.recordings(split), key=lambda recording: recording.label),
             self.camera,
             self.frames,
             self.time_steps,

@@ -134,7 +134,8 @@ class TestProcesses:
 class TestLaunched:
     @pytest.fixture(autouse=True)
     def _no_launcher(self, monkeypatch: pytest.MonkeyPatch):
-        for name in (*distributed._PYTORCH, *distributed._SLURM, "SLURM_JOB_ID"):
+        others = ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")
+        for name in (*distributed._PYTORCH, *distributed._SLURM, *others):
             monkeypatch.delenv(name, raising=False)
 
     @pytest.mark.parametrize("launcher", [None, "none"])
@@ -186,6 +187,18 @@ class TestLaunched:
         given = distributed._given("slurm")
         assert given is not None
         assert (given["MASTER_ADDR"], given["MASTER_PORT"]) == ("10.0.0.1", "29500")
+
+    @pytest.mark.parametrize(("visible", "device"), [("5", "0"), ("4,5", "1"), (None, "1")])
+    def test_a_device_that_slurm_bound_is_the_first_of_its_process(
+        self, monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str
+    ):
+        for name in distributed._SLURM:
+            monkeypatch.setenv(name, "1")
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        given = distributed._given("slurm")
+        assert given is not None
+        assert given["LOCAL_RANK"] == device
 
     def test_nodes_in_brackets_are_scontrols(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         monkeypatch.setenv("PATH", str(tmp_path))

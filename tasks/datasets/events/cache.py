@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ def cached_frames(path: Path, described: Mapping[str, Any], make: Callable[[], T
     """What `make` gives for a file, from `~/.cache/spikebench/frames` or $XDG_CACHE_HOME.
 
     It is looked up by the file's place, size and time of change, and by `described`. Workers and
-    processes may build it at once: each writes a whole file, and the last takes its place.
+    processes may build it at once: each writes a whole file, and the last takes its place. Where
+    nothing can be written (a full disk, no permission), frames are made anew each time, and a
+    warning says so.
 
     Args:
         path: the recording.
@@ -36,6 +39,13 @@ def cached_frames(path: Path, described: Mapping[str, Any], make: Callable[[], T
         return torch.from_numpy(np.load(kept, allow_pickle=False))
     except (FileNotFoundError, EOFError, ValueError):  # none, or one that a full disk cut off
         frames = make()
-    with replacing(kept) as temporary, temporary.open("wb") as stream:
-        np.save(stream, frames.numpy())
+    try:
+        with replacing(kept) as temporary, temporary.open("wb") as stream:
+            np.save(stream, frames.numpy())
+    except OSError as error:
+        warnings.warn(
+            f"frames cannot be kept in {cache_root() / 'frames'}: {error.strerror}; they are made "
+            "anew each time, which is slow; XDG_CACHE_HOME names another place",
+            stacklevel=2,
+        )
     return frames

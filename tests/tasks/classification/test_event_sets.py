@@ -66,6 +66,14 @@ def test_it_is_read_as_it_is_unpacked(root: Path, name: str):
 
 
 @pytest.mark.parametrize("name", SETS)
+def test_a_limit_takes_of_every_class(root: Path, name: str):
+    make_events(root, name)
+    data = built(name, limit=CLASSES)
+    data.setup("test")
+    assert [label for _, label in data.test] == list(range(CLASSES))
+
+
+@pytest.mark.parametrize("name", SETS)
 def test_a_missing_set_says_where_it_comes_from(root: Path, name: str):
     with pytest.raises(MissingDataError, match=r"is missing: .* below the data root"):
         built(name).require(training=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,12 +61,6 @@ def test_counts_are_those_of_the_file(nmnist: Path):
     frames, label = of_test(time_steps=2, image_size=34)[5]
     assert label == 2
     assert frames.expm1().sum().item() == pytest.approx(40 + 10 * 2 + 1, rel=1e-5)
-
-
-def test_a_limit_takes_of_every_class(nmnist: Path):
-    data = NMNISTDataModule(limit=10)
-    data.setup()
-    assert [label for _, label in data.test] == list(range(10))
 
 
 def test_an_unknown_name_suggests_one(nmnist: Path):
@@ -165,6 +161,19 @@ class TestCache:
             assert first.equal(second)
         assert len(list(kept.rglob("*.npy"))) == 20
         assert not [path for path in kept.rglob("*") if path.is_file() and path.suffix != ".npy"]
+
+    def test_a_full_disk_costs_time_and_no_run(self, nmnist: Path, kept: Path, monkeypatch):
+        first = of_test()[0][0]
+        for file in kept.rglob("*.npy"):
+            file.unlink()
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(cache.np, "save", full)
+        with pytest.warns(UserWarning, match=f"cannot be kept in {kept}: No space left on device"):
+            assert of_test()[0][0].equal(first)
+        assert not [path for path in kept.rglob("*") if path.is_file()]
 
     def test_its_files_tell_versions_apart(self, nmnist: Path, kept: Path, monkeypatch):
         of_test()[0]
