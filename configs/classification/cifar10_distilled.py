@@ -1,4 +1,4 @@
-# CIFAR-10 in five epochs with hard distillation; without a teacher see cifar10_short.py.
+# CIFAR-10 in three epochs with hard distillation; without a teacher see cifar10_short.py.
 _base_ = ["./cifar10_short.py"]
 
 model = dict(
