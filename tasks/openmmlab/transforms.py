@@ -36,7 +36,7 @@ class BrightOnDark(BaseTransform):
         red: whether of stained tissue only the red channel is kept, in all three: haematoxylin,
             which stains nuclei, absorbs red, and eosin, which stains the rest, lets it through.
         keep_colours: whether the blue and green channels are the square roots of those of the image
-            itself, inverted and of the red channel where it is: they tell how dim it was.
+            itself, inverted where it is: they tell how dim it was, and in what colour stained.
     """
 
     def __init__(
@@ -58,10 +58,9 @@ class BrightOnDark(BaseTransform):
         """Replace `results['img']`, `(H, W, 3)` in BGR order of dtype uint8, by the same shape."""
         image = results["img"]
         stained = image.mean() > 127.5
-        image = 255 - image if stained else image
+        itself = image = 255 - image if stained else image
         if stained and self.red:
             image = image[..., 2:].repeat(3, axis=2)
-        itself = image
         if self.background:
             sides = (self.background, self.background)
             opened = cv2.morphologyEx(image, cv2.MORPH_OPEN, np.ones(sides, np.uint8))
