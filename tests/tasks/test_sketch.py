@@ -53,6 +53,7 @@ PARTS = {
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **{name: {"in_channels": 2, "neuron": "ilif" if name in ON_CPUS else "lif"} for name in EVENTS},
     "cifar10_nano": {"neuron": "ilif", "embed_dims": (32, 64, 128, 192)},
+    **{f"cifar10_{name}": {"embed_dims": (16, 32, 64, 96)} for name in ("short", "distilled")},
 }
 COCO, ADE20K, VOC2012 = (
     "mask_rcnn_15m_t1_coco",
