@@ -44,7 +44,6 @@ train_pipeline = [
     dict(
         type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]
     ),
-    dict(type="RandomRotate", prob=0.5, degree=(90, 90)),
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
