@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SPREAD_NOTE = "Over several seeds: mean ± sample standard deviation (number of seeds)."
-INTERVAL_NOTE = "Of a single run, in brackets: the 95 % interval, of accuracies Wilson's, else by bootstrap over the test images."
+INTERVAL_NOTE = (
+    "Of a single run, in brackets: the 95 % interval, of top-1 and top-5 Wilson's, else by "
+    "bootstrap over the test images."
+)
 EMPTY_NOTE = "No finished run."
 LONGEST_ERROR = 200
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
