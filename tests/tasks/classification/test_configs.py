@@ -75,7 +75,8 @@ def short(config: dict, folder: Path) -> list[str]:
     if "teacher" in config["model"]:
         teacher, start = folder / "teacher.pth", folder / "start.pth"
         torch.save(timm.create_model("resnet10t", num_classes=CLASSES).state_dict(), teacher)
-        torch.save(build_classifier(NANO, CLASSES).state_dict(), start)
+        arguments = config["model"].get("arguments", {})
+        torch.save(build_classifier(NANO, CLASSES, **arguments).state_dict(), start)
         described = f'{{"timm": "resnet10t", "init_cfg": {{"checkpoint": "{teacher}"}}}}'
         overrides += [f"model.teacher={described}", f"+load_from={start}"]
     return overrides
