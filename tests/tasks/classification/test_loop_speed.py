@@ -73,7 +73,7 @@ def test_the_loop_keeps_the_model_busy(
     threads = torch.get_num_threads()
     torch.set_num_threads(torch.multiprocessing.cpu_count())
     config = ClassificationTask().resolve(
-        CONFIGS / "classification" / "cifar10.py", NANO, {}, ["trainer.max_epochs=1"]
+        CONFIGS / "classification" / "cifar10_nano.py", NANO, {}, ["trainer.max_epochs=1"]
     )
     batch_size = config["data"]["batch_size"]
     run = make_run("classification", config, limit=None)
