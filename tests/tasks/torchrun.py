@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-def run_script(script: Path, argument: Path, processes: int) -> None:
-    """Run a script to its end, alone or as two processes on a CPU."""
+def run_python(*arguments: str | Path, processes: int) -> subprocess.CompletedProcess[str]:
+    """Run a script, or a module after -m, to its end, alone or as two processes on a CPU."""
     launcher = [sys.executable, *(TORCHRUN if processes > 1 else [])]
     done = subprocess.run(
-        [*launcher, str(script), str(argument)],
+        [*launcher, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -23,3 +23,4 @@ def run_script(script: Path, argument: Path, processes: int) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    return done

@@ -16,7 +16,7 @@ from tasks.classification.data import EpochShuffle
 from tasks.classification.devices import on_devices
 from tasks.classification.task import ClassificationTask
 from tests.tasks.small import CONFIGS
-from tests.tasks.torchrun import run_script
+from tests.tasks.torchrun import run_python
 
 WORKER = Path(__file__).with_name("worker.py")
 IMAGES, EPOCHS = 46, 2
@@ -49,7 +49,7 @@ def work(folder: Path, processes: int, *overrides: str) -> Found:
     )
     order = folder / "order.pkl"
     order.write_bytes(pickle.dumps(run))
-    run_script(WORKER, order, processes)
+    run_python(WORKER, order, processes=processes)
     return [json.loads((folder / f"found{rank}.json").read_text()) for rank in range(processes)]
 
 

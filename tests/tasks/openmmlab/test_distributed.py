@@ -16,7 +16,7 @@ import torch
 from benchmark.results import find_records
 from benchmark.task import Run
 from tests.tasks.openmmlab.tiny import ROOT, tiny_config, tiny_run
-from tests.tasks.torchrun import TORCHRUN, run_script
+from tests.tasks.torchrun import run_python
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("data_root")]
 
@@ -32,7 +32,7 @@ def work(run: Run, processes: int, limits: list[int]) -> list[dict[str, Any]]:
     """Train and score in so many processes; see `worker.train_and_score`."""
     order = run.folder / "order.pkl"
     order.write_bytes(pickle.dumps((run, limits)))
-    run_script(WORKER, order, processes)
+    run_python(WORKER, order, processes=processes)
     return json.loads(order.with_suffix(".json").read_text())
 
 
@@ -120,15 +120,7 @@ def test_the_command_does_a_suite_in_two_processes(tmp_path: Path):
         "tasks: [{task: segmentation, config: tiny.json}]\n"
     )
     arguments = ["run", str(suite), "--work-dir", str(tmp_path / "work"), "--limit", "5"]
-    done = subprocess.run(
-        [sys.executable, *TORCHRUN, "-m", "benchmark.cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python("-m", "benchmark.cli", *arguments, processes=2)
     ((_, record),) = find_records(tmp_path / "work")
     assert record.status == "finished"
     assert record.device.startswith("2 x ")
