@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import lightning as L
 import numpy as np
@@ -22,6 +22,14 @@ from tasks.datasets.digits import CLASSES, load_glyphs
 from tasks.datasets.published import IMAGENET, Published, evenly_spread
 
 CROP_PCT = 0.875  # the share of the shorter side that the centre crop keeps
+
+
+class Samples(Protocol):
+    """A data set of so many samples."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 class DataModule(L.LightningDataModule):
@@ -48,8 +56,8 @@ class DataModule(L.LightningDataModule):
     classes: Sequence[str]
     time_steps: int | None = None
     test_split: str = "test"
-    train: Digits | Subset
-    test: Digits | Subset
+    train: Samples
+    test: Samples
 
     num_classes: int
 
@@ -123,7 +131,7 @@ class DataModule(L.LightningDataModule):
             self._seed = torch.initial_seed() % 2**32
         return self._seed
 
-    def _loader(self, dataset: Dataset, **options: Any) -> DataLoader:
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader:
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, **options)
 
 

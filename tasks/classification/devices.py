@@ -23,7 +23,7 @@ def on_devices(options: Mapping[str, Any]) -> dict[str, Any]:
 
     A process has one device. `strategy` is "ddp", where every process has the whole model, or
     "fsdp", where parameters, gradients and moments are divided between them (FSDP2); "auto" is
-    "ddp". Checkpoints are whole either way.
+    "ddp", and a single process has nothing to divide. Checkpoints are whole either way.
 
     Args:
         options: `trainer` of a configuration.

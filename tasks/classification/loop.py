@@ -122,8 +122,9 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
             f"{int(counts.sum())} images of {data.name} were scored; expected {count} "
             "(data.samples)"
         )
-    intervals = {name: _wilson(value, count) for name, value in metrics.items() if name != "ece"}
-    of_class = counts.diagonal() / counts.sum(1)
+    hits = {name: round(value * count) for name, value in metrics.items() if name != "ece"}
+    intervals = {name: _wilson(hit, count) for name, hit in hits.items()}
+    of_class = counts.diagonal().double() / counts.sum(1)
     per_class = {
         name: value
         for name, value in zip(data.classes, of_class.tolist(), strict=True)
@@ -131,9 +132,12 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
     }
     if trainer.is_global_zero:
         _draw_confusion(counts, data.classes, run, trainer.loggers)
-    by_time_steps = [float(accuracy.compute()) for accuracy in module.top1_by_time_steps]
+    by_time_steps = [
+        round(float(accuracy.compute()) * count) / count for accuracy in module.top1_by_time_steps
+    ]
     return Evaluation(
-        dict(metrics),
+        # torchmetrics divides in single precision
+        {**metrics, **{name: hit / count for name, hit in hits.items()}},
         dataset,
         intervals,
         {"top1": per_class},
@@ -162,9 +166,9 @@ def _errors_in_one_line() -> Iterator[None]:
         raise
 
 
-def _wilson(share: float, count: int) -> tuple[float, float]:
+def _wilson(hits: int, count: int) -> tuple[float, float]:
     """The 95 % interval of an accuracy (Wilson, 1927)."""
-    found = binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
+    found = binomtest(hits, count).proportion_ci(0.95, method="wilson")
     return float(found.low), float(found.high)
 
 

@@ -137,8 +137,8 @@ class ImageNetShardsDataModule(DataModule):
 
     name = "imagenet_shards"
     test_split = "val"
-    train: Shards  # type: ignore[assignment]
-    test: Shards  # type: ignore[assignment]
+    train: Shards
+    test: Shards
 
     def __init__(
         self,

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
-from torch.utils.data import Subset
+from timm.data.transforms import MaybeToTensor
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
-from torchvision.transforms import v2
+from torchvision.transforms import RandomHorizontalFlip, v2
 
 from benchmark.task import MissingDataError
 from tasks.classification.data import DataModule, read_image, require_classes
@@ -42,8 +48,8 @@ class SmallImagesDataModule(DataModule):
     side: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    train: Subset
-    test: Subset
+    train: _Images
+    test: _Images
 
     def __init__(
         self,
@@ -63,36 +69,47 @@ class SmallImagesDataModule(DataModule):
         training = stage in (None, "fit")
         self.require(training)
         if training:
-            self.train = self._limited("train", self._augmentation())
-        self.test = self._limited("test", self._transform())
-        self.classes = self.test.dataset.classes  # type: ignore[attr-defined]
+            self.train = self._limited("train")
+            self.train.each, self._finish_train = self._augmentation()
+        self.test = self._limited("test")
+        self.test.each, self._finish_test = self._transform()
+        self.classes = self.test.classes
 
     @property
     def train_samples(self) -> int | None:
         """Images to train on; None where there are none."""
         try:
-            return len(self._limited("train", None))
+            return len(self._limited("train"))
         except (FileNotFoundError, MissingDataError):
             return None
 
-    def images(self, split: Split, transform: Callable[..., Any] | None) -> datasets.VisionDataset:
-        """The images of a split, with `classes`."""
+    def images(self, split: Split) -> _Images:
+        """The images of a split."""
         raise NotImplementedError
 
-    def _limited(self, split: Split, transform: Callable[..., Any] | None) -> Subset:
-        images = self.images(split, transform)
-        return Subset(images, evenly_spread(len(images), self.limit))
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader:
+        training = dataset is getattr(self, "train", None)
+        finish = self._finish_train if training else self._finish_test
+        return super()._loader(dataset, collate_fn=finish, **options)
 
-    def _transform(self) -> Callable[..., Any]:
-        return create_transform(
+    def _limited(self, split: Split) -> _Images:
+        images = self.images(split)
+        images.samples = [images.samples[at] for at in evenly_spread(len(images), self.limit)]
+        return images
+
+    def _transform(self) -> tuple[list[Any], _Finish]:
+        """What is done to each tested image, and then to a batch of them."""
+        transform = create_transform(
             self.image_size,
             crop_pct=1.0,
             interpolation="bicubic",
             mean=self.mean,
             std=self.std,
         )
+        return _parted(transform.transforms[2:] if self._fits else transform.transforms)
 
-    def _augmentation(self) -> Callable[..., Any]:
+    def _augmentation(self) -> tuple[list[Any], _Finish]:
+        """What is done to each training image, and then to a batch of them."""
         transform = create_transform(
             self.image_size,
             is_training=True,
@@ -101,11 +118,103 @@ class SmallImagesDataModule(DataModule):
             std=self.std,
             **self.augment,
         )
-        crop = v2.RandomCrop(self.image_size, padding=self.padding)
         steps = transform.transforms[1:]  # in place of timm's crop
-        if self.image_size != self.side:
-            crop = v2.Compose([v2.Resize(self.image_size, v2.InterpolationMode.BICUBIC), crop])
-        return v2.Compose([crop, *steps])
+        if not self._fits:
+            steps = [v2.Resize(self.image_size, v2.InterpolationMode.BICUBIC), *steps]
+        return _parted(steps, self.padding)
+
+    @property
+    def _fits(self) -> bool:
+        return self.image_size == self.side
+
+
+class _Images(Dataset[tuple[np.ndarray, int]]):
+    """Images `(H, W, 3)` of 8 bits, or their files, each with its class.
+
+    Args:
+        samples: images or files, and their classes.
+        classes: names.
+        side: pixels each side of all of them.
+
+    Attributes:
+        each: what is done to images one by one.
+    """
+
+    def __init__(
+        self, samples: Iterable[tuple[np.ndarray | Path, int]], classes: list[str], side: int
+    ) -> None:
+        self.samples = list(samples)
+        self.classes = classes
+        self.side = side
+        self.each: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        image, label = self.samples[index]
+        if isinstance(image, Path):
+            image = self._read(image)
+        if self.each:
+            image = np.array(v2.Compose(self.each)(Image.fromarray(image)))
+        return image, label
+
+    def hold(self) -> None:
+        """Read files once for all: it takes longer than all else that is done to an image."""
+        self.samples = [
+            (self._read(image) if isinstance(image, Path) else image, label)
+            for image, label in self.samples
+        ]
+
+    def _read(self, path: Path) -> np.ndarray:
+        image = read_image(path)
+        if image.size != (self.side, self.side):
+            raise DatasetError(
+                f"{path} is of {image.width}x{image.height} pixels; expected {self.side}x"
+                f"{self.side}; get the data set again, or resize its images"
+            )
+        return np.array(image)
+
+
+class _Finish:
+    """Makes a batch of what a data set of small images holds.
+
+    To crop, flip and normalise such images one by one takes most of a loader's time.
+
+    Args:
+        steps: what is done to tensors.
+        padding: pixels by which images are moved at most, each at random; what was beyond their
+            edges is black.
+        flip: the probability with which an image is mirrored.
+    """
+
+    def __init__(self, steps: Sequence[Any], padding: int, flip: float) -> None:
+        self._steps = v2.Compose(steps)
+        self._padding = padding
+        self._flip = flip
+
+    def __call__(self, samples: list[tuple[np.ndarray, int]]) -> tuple[Tensor, Tensor]:
+        images, labels = default_collate(samples)
+        if self._padding or self._flip:
+            images = self._moved(images)
+        # as torchvision's to_tensor, to the last bit
+        return self._steps(images.permute(0, 3, 1, 2).contiguous().float() / 255), labels
+
+    def _moved(self, images: Tensor) -> Tensor:
+        count, height, width, _ = images.shape
+        padded = pad(images, [0, 0, *[self._padding] * 4])
+        top, left = torch.randint(2 * self._padding + 1, (2, count, 1))
+        rows, columns = top + torch.arange(height), left + torch.arange(width)
+        columns = torch.where(torch.rand(count, 1) < self._flip, columns.flip(1), columns)
+        return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None]]
+
+
+def _parted(steps: Sequence[Any], padding: int = 0) -> tuple[list[Any], _Finish]:
+    """Divide timm's steps where they make tensors, and have batches flipped, not images."""
+    (middle,) = (at for at, step in enumerate(steps) if isinstance(step, MaybeToTensor))
+    flips = [step for step in steps[:middle] if isinstance(step, RandomHorizontalFlip)]
+    each = [step for step in steps[:middle] if step not in flips]
+    return each, _Finish(steps[middle + 1 :], padding, sum(step.p for step in flips))
 
 
 class CIFARDataModule(SmallImagesDataModule):
@@ -151,11 +260,19 @@ class CIFARDataModule(SmallImagesDataModule):
                     f"{self.published.remedy}"
                 )
 
-    def images(self, split: Split, transform: Callable[..., Any] | None) -> datasets.VisionDataset:
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        for images in (self.train, self.test) if stage in (None, "fit") else (self.test,):
+            images.hold()
+
+    def images(self, split: Split) -> _Images:
         folder = self.published.folder
-        if self.is_official:
-            return self.official(str(folder), train=split == "train", transform=transform)
-        return datasets.ImageFolder(str(folder / split), transform, loader=read_image)
+        if not self.is_official:
+            return _in_folders(folder / split, self.side)
+        official = self.official(str(folder), train=split == "train")
+        return _Images(
+            zip(official.data, official.targets, strict=True), official.classes, self.side
+        )
 
 
 class CIFAR10DataModule(CIFARDataModule):
@@ -207,12 +324,10 @@ class TinyImageNetDataModule(SmallImagesDataModule):
         self.published.require(self.published.folder / "val" / "images")
         self._annotated()
 
-    def images(self, split: Split, transform: Callable[..., Any] | None) -> datasets.VisionDataset:
+    def images(self, split: Split) -> _Images:
         if split == "train":
-            return datasets.ImageFolder(
-                str(self.published.folder / "train"), transform, loader=read_image
-            )
-        return _NamedImages(self._annotated(), self._classes(), transform)
+            return _in_folders(self.published.folder / "train", self.side)
+        return _Images(self._annotated(), self._classes(), self.side)
 
     def _classes(self) -> list[str]:
         folder = self.published.folder / "train"
@@ -237,21 +352,6 @@ class TinyImageNetDataModule(SmallImagesDataModule):
         return found
 
 
-class _NamedImages(datasets.VisionDataset):
-    def __init__(
-        self,
-        samples: list[tuple[Path, int]],
-        classes: list[str],
-        transform: Callable[..., Any] | None,
-    ) -> None:
-        super().__init__(transform=transform)
-        self.samples = samples
-        self.classes = classes
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        path, label = self.samples[index]
-        image = read_image(path)
-        return (image if self.transform is None else self.transform(image)), label
+def _in_folders(folder: Path, side: int) -> _Images:
+    found = datasets.ImageFolder(str(folder))
+    return _Images(((Path(file), label) for file, label in found.samples), found.classes, side)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 from torchvision import datasets
+from torchvision.transforms import v2
 
 from benchmark import build_classifier
 from benchmark.task import MissingDataError, Run
@@ -23,7 +27,7 @@ from tasks.datasets import DatasetError
 from tests.tasks.small import CONFIGS, NANO
 
 MODULES = {"cifar10": CIFAR10DataModule, "cifar100": CIFAR100DataModule}
-CONFIG = CONFIGS / "classification" / "cifar10.py"
+TINY_IMAGENET = CONFIGS / "classification" / "tiny_imagenet.py"
 EACH = 20  # images of an official file
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -101,15 +105,60 @@ def test_class_folders_are_read(folders: Path):
     assert [label for _, label in data.test] == list(range(10))
 
 
-def test_training_images_are_moved_and_flipped(folders: Path):
+def test_images_in_class_folders_are_read_once(folders: Path):
+    data = CIFAR10DataModule(num_workers=1)
+    data.setup()
+    shutil.move(folders, folders.with_name("away"))
+    (images, labels), *_ = data.test_dataloader()
+    assert labels.tolist() == [index // 2 for index in range(20)]
+    red = (torch.arange(20) // 2 * 25 / 255 - data.mean[0]) / data.std[0]
+    torch.testing.assert_close(images[:, 0], red.view(-1, 1, 1).expand(20, 32, 32))
+    assert [len(batch) for batch, _ in data.train_dataloader()] == [40]
+
+
+def test_training_images_are_moved_and_flipped():
+    """Each by its own: where its only bright pixel is, and on which side its dim one."""
     image = np.zeros((32, 32, 3), np.uint8)
-    image[:, :16] = 255
-    transform = CIFAR10DataModule()._augmentation()
+    image[10, 20], image[10, 22] = 255, 100
+    _, finish = CIFAR10DataModule(padding=4, augment={"hflip": 0.25})._augmentation()
     torch.manual_seed(0)
-    seen = torch.stack([transform(Image.fromarray(image)) for _ in range(60)])
-    left = seen[:, :, 16, 6].mean(1) > seen[:, :, 16, 26].mean(1)
-    assert 10 < int(left.sum()) < 50
-    assert len({tuple(one.flatten().tolist()) for one in seen}) > 20
+    images, labels = finish([(image, index) for index in range(4000)])
+    assert labels.tolist() == list(range(4000))
+    red = images[:, 0]
+    brightest = red.flatten(1).argmax(1)
+    rows, columns = brightest // 32, brightest % 32
+    assert rows.unique().tolist() == list(range(6, 15))
+    flipped = columns < 16
+    assert columns[~flipped].unique().tolist() == list(range(16, 25))
+    assert columns[flipped].unique().tolist() == list(range(7, 16))
+    assert float(flipped.float().mean()) == pytest.approx(0.25, abs=0.03)
+    dim = columns + torch.where(flipped, -2, 2)
+    at_dim = red[torch.arange(4000), rows, dim]
+    expected = (100 / 255 - CIFAR10DataModule.mean[0]) / CIFAR10DataModule.std[0]
+    torch.testing.assert_close(at_dim, torch.full((4000,), expected))
+    assert len(brightest.unique()) == 9 * 18
+
+
+def test_training_images_are_what_torchvision_makes_of_them():
+    """But for where they are moved, which is drawn otherwise."""
+    augment = {"auto_augment": "rand-m7-n1-mstd0.5-inc1", "re_prob": 0.5, "hflip": 0.0}
+    rng = np.random.default_rng(0)
+    arrays = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    data = CIFAR10DataModule(padding=0, augment=augment)
+    each, finish = data._augmentation()
+    fixed = {"is_training": True, "interpolation": "bicubic", "color_jitter": None}
+    whole = create_transform(32, mean=data.mean, std=data.std, **fixed, **augment)
+    before, after = (
+        whole.transforms[1:2],
+        whole.transforms[2:],
+    )  # RandAugment; tensors, and what is done to them
+    L.seed_everything(0)
+    augmented = [step(Image.fromarray(array)) for array in arrays for step in before]
+    expected = torch.stack([v2.Compose(after)(image) for image in augmented])
+    L.seed_everything(0)
+    images, _ = finish([(np.array(v2.Compose(each)(Image.fromarray(a))), 0) for a in arrays])
+    assert images.equal(expected)
+    assert images.is_contiguous()
 
 
 class TestBadData:
@@ -136,31 +185,24 @@ class TestBadData:
         with pytest.raises(DatasetError, match="holds 10 class folders; expected 100"):
             CIFAR10DataModule(num_classes=100).require(training=False)
 
+    def test_an_image_that_cannot_be_read_is_found_before_training(self, folders: Path):
+        path = folders / "train" / "class3" / "1.png"
+        path.write_bytes(b"no image")
+        CIFAR10DataModule().setup("test")
+        with pytest.raises(DatasetError, match=f"{path} cannot be read: .*; get the file again"):
+            CIFAR10DataModule().setup("fit")
+
+    def test_an_image_of_another_size(self, folders: Path):
+        path = folders / "test" / "class3" / "1.png"
+        Image.new("RGB", (40, 32)).save(path)
+        with pytest.raises(DatasetError, match=f"{path} is of 40x32 pixels; expected 32x32; "):
+            CIFAR10DataModule().setup("test")
+
     def test_a_class_without_images(self, folders: Path):
         for path in (folders / "train" / "class3").iterdir():
             path.unlink()
         with pytest.raises(MissingDataError, match="train/class3 is empty"):
             CIFAR10DataModule().require(training=True)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("content", [b"", b"no image", None])
-def test_an_image_that_cannot_be_read_is_named_in_one_line(
-    folders: Path, make_run: Callable[..., Run], workers: int, content: bytes | None
-):
-    path = folders / "test" / "class3" / "1.png"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    short = [f"data.num_workers={workers}", "data.batch_size=4"]
-    config = ClassificationTask().resolve(CONFIG, NANO, {}, short)
-    checkpoint = folders / "weights.pth"
-    torch.save(build_classifier(NANO, 10).state_dict(), checkpoint)
-    with pytest.raises(DatasetError) as error:
-        loop.evaluate(make_run("classification", config, limit=None), checkpoint)
-    said = str(error.value)
-    assert said.startswith(f"{path} cannot be read: ")
-    assert said.endswith("; get the file again, or leave it out")
-    assert "\n" not in said
 
 
 class TestTinyImageNet:
@@ -190,8 +232,8 @@ class TestTinyImageNet:
         data.setup()
         assert (data.train_samples, list(data.classes)) == (6, ["n01", "n02"])
         assert [label for _, label in data.test] == [1, 0, 1]
-        images = [image for image, _ in data.test]
-        assert images[0].shape == (3, 64, 64)
+        ((images, _),) = data.test_dataloader()
+        assert images.shape == (3, 3, 64, 64)
         assert images[0].equal(images[2])
         assert not images[0].equal(images[1])
 
@@ -205,3 +247,27 @@ class TestTinyImageNet:
         (folder / "val" / "images" / "val_1.JPEG").unlink()
         with pytest.raises(MissingDataError, match=r"val_1\.JPEG is not there"):
             build_data_module("tiny_imagenet", None, num_classes=2).require(training=False)
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    @pytest.mark.parametrize("content", [b"", b"no image", None])
+    def test_an_image_that_cannot_be_read_is_named_in_one_line(
+        self,
+        folder: Path,
+        make_run: Callable[..., Run],
+        workers: int,
+        content: bytes | None,
+    ):
+        path = folder / "val" / "images" / "val_1.JPEG"
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+        short = [f"data.num_workers={workers}", "data.batch_size=4"]
+        config = ClassificationTask().resolve(TINY_IMAGENET, NANO, {}, short)
+        config["data"]["num_classes"] = 2
+        checkpoint = folder / "weights.pth"
+        torch.save(build_classifier(NANO, 2).state_dict(), checkpoint)
+        with pytest.raises(DatasetError) as error:
+            loop.evaluate(make_run("classification", config, limit=None), checkpoint)
+        said = str(error.value)
+        assert said.startswith(f"{path} cannot be read: ")
+        assert said.endswith("; get the file again, or leave it out")
+        assert "\n" not in said
