@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -28,6 +29,9 @@ def split_override(override: str) -> tuple[str, str]:
 def parse_value(text: str) -> Any:
     """A value as JSON or Python writes it, or YAML in braces; anything else is a string.
 
+    Raises:
+        ConfigError: it opens a brace or a bracket, and is none of these.
+
     Example:
         >>> parse_value("1e-3"), parse_value("[0, 1]"), parse_value("None"), parse_value("sgd")
         (0.001, [0, 1], None, 'sgd')
@@ -42,8 +46,12 @@ def parse_value(text: str) -> Any:
     if text.startswith(("{", "[")):
         try:
             return yaml.load(text, StrictLoader)
-        except (yaml.YAMLError, RecursionError):
-            return text
+        except (yaml.YAMLError, RecursionError) as error:
+            reason = getattr(error, "problem", None) or "nested too deeply"
+            raise ConfigError(
+                f"value {shorten(text, 80)!r} begins as a list or a dictionary and is none: "
+                f"{reason}; put it in quotes if it is a string"
+            ) from None
     return text
 
 

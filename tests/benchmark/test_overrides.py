@@ -45,15 +45,31 @@ def applied(override: str) -> dict:
         ("a=b", "a=b"),
         ("", ""),
         ("data/[x", "data/[x"),
-        ("{[1]: 2}", "{[1]: 2}"),  # no Python value: a list is no key
         ("__import__('os')", "__import__('os')"),
-        ("[" * 9999, "[" * 9999),
     ],
 )
 def test_a_value_is_json_or_python_or_yaml_or_a_string(text: str, value: object):
     parsed = parse_value(text)
     assert parsed == value
     assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{max_epochs: 3", "expected ',' or '}', but got '<stream end>'"),
+        ("[1, 2}", "expected ',' or ']', but got '}'"),
+        ("{[1]: 2}", "found unhashable key"),
+        ("{a: 1, a: 2}", "the key 'a' comes twice"),
+        ("[" * 9999, "nested too deeply"),
+    ],
+)
+def test_what_opens_a_bracket_and_is_no_list_is_refused(text: str, reason: str):
+    with pytest.raises(ConfigError) as error:
+        parse_value(text)
+    assert str(error.value).endswith(f"{reason}; put it in quotes if it is a string")
+    assert len(str(error.value)) < 250
+    assert parse_value(f"'{text}'") == text
 
 
 def test_an_override_is_split_at_its_first_equals_sign():
