@@ -37,11 +37,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, splits in FOLDERS.items():
         for split in splits:
             for number in range(CLASSES):
-                save_images(root / name / split / str(number))
+                save_images(root / name / split / str(number), 32)
     for number in range(CLASSES):
-        save_images(root / "tiny-imagenet-200" / "train" / str(number) / "images")
+        save_images(root / "tiny-imagenet-200" / "train" / str(number) / "images", 64)
     val = root / "tiny-imagenet-200" / "val"
-    save_images(val / "images")
+    save_images(val / "images", 64)
     (val / "val_annotations.txt").write_text(
         "".join(f"{n % 2}.png\t{n}\t0\t0\n" for n in range(10))
     )
@@ -50,11 +50,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def save_images(folder: Path) -> None:
+def save_images(folder: Path, side: int) -> None:
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
     for index in range(2):
-        pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
 
 
