@@ -97,7 +97,7 @@ class SmallImagesDataModule(DataModule):
         images.samples = [images.samples[at] for at in evenly_spread(len(images), self.limit)]
         return images
 
-    def _transform(self) -> tuple[list[Any], _Finish]:
+    def _transform(self) -> tuple[v2.Compose | None, _Finish]:
         """What is done to each tested image, and then to a batch of them."""
         transform = create_transform(
             self.image_size,
@@ -108,7 +108,7 @@ class SmallImagesDataModule(DataModule):
         )
         return _parted(transform.transforms[2:] if self._fits else transform.transforms)
 
-    def _augmentation(self) -> tuple[list[Any], _Finish]:
+    def _augmentation(self) -> tuple[v2.Compose | None, _Finish]:
         """What is done to each training image, and then to a batch of them."""
         transform = create_transform(
             self.image_size,
@@ -137,7 +137,7 @@ class _Images(Dataset[tuple[np.ndarray, int]]):
         side: pixels each side of all of them.
 
     Attributes:
-        each: what is done to images one by one.
+        each: what is done to images one by one, if anything.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class _Images(Dataset[tuple[np.ndarray, int]]):
         self.samples = list(samples)
         self.classes = classes
         self.side = side
-        self.each: list[Any] = []
+        self.each: v2.Compose | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -155,8 +155,8 @@ class _Images(Dataset[tuple[np.ndarray, int]]):
         image, label = self.samples[index]
         if isinstance(image, Path):
             image = self._read(image)
-        if self.each:
-            image = np.array(v2.Compose(self.each)(Image.fromarray(image)))
+        if self.each is not None:
+            image = np.array(self.each(Image.fromarray(image)))
         return image, label
 
     def hold(self) -> None:
@@ -209,12 +209,13 @@ class _Finish:
         return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None]]
 
 
-def _parted(steps: Sequence[Any], padding: int = 0) -> tuple[list[Any], _Finish]:
+def _parted(steps: Sequence[Any], padding: int = 0) -> tuple[v2.Compose | None, _Finish]:
     """Divide timm's steps where they make tensors, and have batches flipped, not images."""
     (middle,) = (at for at, step in enumerate(steps) if isinstance(step, MaybeToTensor))
     flips = [step for step in steps[:middle] if isinstance(step, RandomHorizontalFlip)]
     each = [step for step in steps[:middle] if step not in flips]
-    return each, _Finish(steps[middle + 1 :], padding, sum(step.p for step in flips))
+    finish = _Finish(steps[middle + 1 :], padding, sum(step.p for step in flips))
+    return v2.Compose(each) if each else None, finish
 
 
 class CIFARDataModule(SmallImagesDataModule):
