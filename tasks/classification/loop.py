@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import math
 import re
@@ -33,10 +34,10 @@ from benchmark.backbones.weights import (
     load_weights,
     read_weights,
 )
-from benchmark.errors import UserError
 from benchmark.files import replacing
 from benchmark.neurons import PSN
 from benchmark.progress import Progress
+from benchmark.registry import unknown_name
 from benchmark.results import BackboneInfo, DatasetInfo
 from benchmark.task import ConfigError, Evaluation, Probe, Run
 from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
@@ -46,8 +47,22 @@ from tasks.classification.devices import on_devices
 from tasks.classification.module import ClassificationModule
 from tasks.classification.pictures import confusion_figure
 from tasks.datasets import DatasetError
+from tasks.losses import require_finite
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+_OURS = (
+    "barebones",
+    "callbacks",
+    "default_root_dir",
+    "enable_checkpointing",
+    "enable_progress_bar",
+    "fast_dev_run",
+    "logger",
+    "plugins",
+    "reload_dataloaders_every_n_epochs",
+    "use_distributed_sampler",
+)
 
 
 def train(run: Run) -> Path:
@@ -58,7 +73,9 @@ def train(run: Run) -> Path:
     head that they lack starts as a copy of the other.
 
     Raises:
-        ConfigError: there is a distillation head and no teacher, or one of other classes.
+        ConfigError: there is a distillation head and no teacher, or one of other classes; or
+            `trainer` sets what a run sets itself.
+        UnknownNameError: `trainer` has what Lightning's Trainer does not know.
         MissingDataError: the data of training or of testing is not there.
         WeightsError: the checkpoint to resume from is truncated, or weights do not fit.
         UserError: the loss is no longer a number; what was saved before stays.
@@ -266,17 +283,30 @@ def _trainer(run: Run, callbacks: Sequence[Callback], **options: Any) -> L.Train
         run.folder, filename="{epoch}", enable_version_counter=False, save_on_train_epoch_end=True
     )
     shows = RichProgressBar() if sys.stderr.isatty() else _PlainProgress(run.title)
+    described = _trainer_options(run.config["trainer"], **options)
     return L.Trainer(
         logger=loggers,
         callbacks=[checkpoints, shows, *callbacks],
         enable_progress_bar=isinstance(shows, RichProgressBar),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,  # the first is made before a run knows its epoch
-        use_distributed_sampler=False,  # it would fill up last batches with images seen before
-        log_every_n_steps=10,
-        **on_devices({"plugins": [_WholeFiles()], **run.config["trainer"], **options}),
+        plugins=[_WholeFiles(), *described.pop("plugins", ())],
+        **described,
     )
+
+
+def _trainer_options(config: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """What a configuration says of the Trainer, over what holds where it says nothing."""
+    known = inspect.signature(L.Trainer).parameters
+    for name in config:
+        if name not in known:
+            raise unknown_name("argument of Lightning's Trainer: trainer", name, known)
+        if name in _OURS:
+            raise ConfigError(
+                f"trainer.{name} is {config[name]!r}; a run sets it itself, so that it can be "
+                "resumed and recorded; leave it out"
+            )
+    shown = {"enable_model_summary": False, "num_sanity_val_steps": 0, "log_every_n_steps": 10}
+    return on_devices({**shown, **config, **options})
 
 
 class _WholeFiles(TorchCheckpointIO):
@@ -315,13 +345,12 @@ class _StopAtNaN(Callback):
     def on_before_backward(
         self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
     ) -> None:
-        if torch.isfinite(loss).all():
-            return
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        raise UserError(
-            f"in step {trainer.global_step + 1} the loss is {loss.item()}; the learning rate was "
-            f"{rate:g}; lower model.optimizer.lr or set trainer.gradient_clip_val; the last good "
-            f"checkpoint is {latest_checkpoint(self._folder) or 'none'}"
+        require_finite(
+            loss,
+            trainer.global_step + 1,
+            trainer.optimizers[0].param_groups[0]["lr"],
+            "lower model.optimizer.lr or set trainer.gradient_clip_val",
+            self._folder,
         )
 
 

@@ -23,6 +23,7 @@ from benchmark.progress import Progress
 from benchmark.results import DatasetInfo
 from benchmark.task import Evaluation, MissingDataError, Probe, Run
 from tasks.checkpoints import latest_checkpoint
+from tasks.losses import require_finite
 from tasks.openmmlab.checkpoints import SafeRunner, bare
 from tasks.openmmlab.checks.data import require_sound_data
 from tasks.openmmlab.data import dataset_info, import_custom, leaves, located, require_files
@@ -45,7 +46,8 @@ def train(run: Run) -> Path:
         DatasetError: something is wrong with it.
         WeightsError: the checkpoint to resume from is truncated, or that of `load_from` cannot be
             read or has nothing that fits.
-        UserError: the checkpoint to resume from is of another number of processes.
+        UserError: the checkpoint to resume from is of another number of processes; or the loss is
+            no longer a number, and what was saved before stays.
     """
     processes = distributed.current()
     config = _config(run)
@@ -65,6 +67,7 @@ def train(run: Run) -> Path:
         resume(config, found, run.seed, processes.rank)
     with _runner(config) as runner, _ProgressHook(run.title) as progress:
         runner.register_hook(_MeanLossHook(), priority="HIGHEST")
+        runner.register_hook(_StopAtNaN(run.folder), priority="VERY_HIGH")
         runner.register_hook(ResumeIterationsHook())
         runner.register_hook(progress, priority="LOW")
         runner.train()
@@ -211,6 +214,24 @@ class _MeanLossHook(Hook):
         if runner.world_size > 1:
             outputs["loss"] = outputs["loss"].detach().clone()
             all_reduce(outputs["loss"], op="mean")
+
+
+class _StopAtNaN(Hook):
+    """Stops before weights that a loss without a number has reached are saved."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        require_finite(
+            outputs["loss"],
+            runner.iter + 1,
+            next(iter(runner.optim_wrapper.get_lr().values()))[0],
+            "lower optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad.max_norm",
+            self._folder,
+        )
 
 
 class _CollectionHook(Hook):

@@ -18,7 +18,8 @@ from PIL import Image
 from benchmark import build_classifier, profile_operations
 from benchmark.backbones.weights import WeightsError
 from benchmark.errors import UserError
-from benchmark.task import Run
+from benchmark.registry import UnknownNameError
+from benchmark.task import ConfigError, Run
 from tasks.checkpoints import latest_checkpoint
 from tasks.classification import loop
 from tasks.classification.data import Digits
@@ -310,6 +311,23 @@ class TestLossThatIsNoNumber:
 
 class TestTrainerOptions:
     """What a configuration says of the Trainer, it does."""
+
+    def test_what_holds_where_nothing_is_said_can_be_said(self, new_run, steps):
+        options = ("log_every_n_steps=1", "num_sanity_val_steps=1", "limit_train_batches=2")
+        run = new_run(1, *(f"+trainer.{option}" for option in options))
+        loop.train(run)
+        assert len(steps) == 2
+        (lines,) = (path.read_text().splitlines() for path in run.folder.glob("csv/**/*.csv"))
+        assert sum("train/loss" not in line for line in lines[1:]) >= 2
+
+    def test_a_misspelt_one_suggests_another(self, new_run):
+        with pytest.raises(UnknownNameError, match="trainer 'max_epoch'; .*'max_epochs'"):
+            loop.train(new_run(1, "+trainer.max_epoch=3"))
+
+    @pytest.mark.parametrize("option", ["logger=False", "enable_checkpointing=False"])
+    def test_what_a_run_sets_itself_is_refused(self, new_run, option: str):
+        with pytest.raises(ConfigError, match=rf"trainer\.{option.split('=')[0]} is False; a run"):
+            loop.train(new_run(1, f"+trainer.{option}"))
 
     @pytest.mark.parametrize("batches", [1, 2])
     def test_gradients_are_accumulated(self, new_run, steps, batches: int):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from PIL import Image
 
 from benchmark import profile_operations
 from benchmark.backbones.weights import WeightsError
+from benchmark.errors import UserError
 from benchmark.task import ConfigError, Run
 from tasks.openmmlab import loop
 from tasks.openmmlab.task import OpenMMLabTask
@@ -115,6 +118,25 @@ class TestTrain:
         before = (run.folder / "epoch_2.pth").read_bytes()
         assert loop.train(run) == run.folder / "epoch_2.pth"
         assert (run.folder / "epoch_2.pth").read_bytes() == before
+
+    def test_a_loss_that_is_no_number_is_one_line_with_step_rate_and_checkpoint(
+        self, new_run, task: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        original, taken = BaseModel.parse_losses, []
+
+        def parse_losses(self, losses):
+            taken.append(losses)
+            loss, shown = original(self, losses)
+            shown["loss"] = loss = loss * (torch.nan if len(taken) > 2 else 1)
+            return loss, shown
+
+        monkeypatch.setattr(BaseModel, "parse_losses", parse_losses)
+        run = new_run(task, epochs=3)
+        last = re.escape(str(run.folder / "epoch_1.pth"))
+        with pytest.raises(UserError, match=f"step 3 .* nan; .* rate was .*; .* {last}") as caught:
+            loop.train(run)
+        assert "\n" not in str(caught.value)
+        assert not (run.folder / "epoch_2.pth").exists()
 
     def test_a_truncated_checkpoint_is_named_in_one_line(self, trained, new_run, task: str):
         run = new_run(task)
