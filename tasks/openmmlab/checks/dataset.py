@@ -18,6 +18,7 @@ from benchmark.task import MissingDataError
 from tasks.openmmlab.checks.cache import Memory
 from tasks.openmmlab.checks.coco import Reading, check_coco
 from tasks.openmmlab.checks.images import LabelRange, Listed, check_images
+from tasks.openmmlab.checks.instances import check_instances
 from tasks.openmmlab.data import dataset_info, require, require_files
 
 
@@ -111,6 +112,9 @@ def _look_through(given: DataSet, dataset: Any, check: SplitCheck) -> None:
         ) as error:
             check.errors.append(f"{given.key} cannot be listed: {_said(error)}")
             return
+        left_out = len(dataset.data_list) - len(entries)
+        if left_out:
+            skips["images that filter_cfg leaves out"] = left_out
         listed = [_listed(entry) for entry in entries]
         if hasattr(dataset, "reduce_zero_label"):
             labels = _label_range(dataset)
@@ -118,6 +122,10 @@ def _look_through(given: DataSet, dataset: Any, check: SplitCheck) -> None:
             check.errors.extend(_wrong_list(given, listed))
         else:
             check.annotations = sum(len(entry.get("instances", ())) for entry in entries)
+            classes = dataset.metainfo.get("classes") or ()
+            wrong, ignored = check_instances(entries, classes, _names_classes(given))
+            check.errors.extend(wrong)
+            skips += ignored
     check.skips = dict(skips)
     listed = _chosen(listed, dataset._indices)
     if not listed and not check.errors:
@@ -166,6 +174,10 @@ def _reads_coco(dataset: Any) -> bool:
     return {owner.__name__ for owner in owners} == {"CocoDataset"}
 
 
+def _names_classes(given: DataSet) -> bool:
+    return "classes" in (given.described.get("metainfo") or {})
+
+
 def _reading(given: DataSet, dataset: Any) -> Reading:
     filters = {} if dataset.test_mode else dataset.filter_cfg or {}
     steps = _loaders(given)
@@ -175,7 +187,7 @@ def _reading(given: DataSet, dataset: Any) -> Reading:
     scores = "scoring masks" if any(map(_scores_masks, given.evaluators.values())) else None
     return Reading(
         classes=dataset.metainfo.get("classes") or (),
-        named="classes" in (given.described.get("metainfo") or {}),
+        named=_names_classes(given),
         images=Path(dataset.data_prefix["img"]),
         masks=reads or scores,
         polygons_only=bool(reads) and not all(step.get("poly2mask", True) for step in steps),
