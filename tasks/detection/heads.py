@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from mmcv.cnn import ConvModule, build_norm_layer
 from mmdet.models import (
     FPN,
@@ -75,7 +76,10 @@ class SpikingRetinaHead(SpikingConvs, RetinaHead):
 
 @MODELS.register_module()
 class SpikingRoIExtractor(SingleRoIExtractor):
-    """Pools every region at every time step.
+    """Pools every region at every time step, in float32 at least.
+
+    The stock one rounds corners and indices of images to the maps' type: in bfloat16 a region at
+    x = 733.9 is pooled at 732.
 
     Args:
         time_steps: T of the maps; the adapter fills it in.
@@ -90,6 +94,7 @@ class SpikingRoIExtractor(SingleRoIExtractor):
         self, feats: tuple[Tensor, ...], rois: Tensor, roi_scale_factor: float | None = None
     ) -> Tensor:
         """Maps `(T * B, C, H_i, W_i)` and regions `(K, 5)` to `(T * K, C, h, w)`."""
+        feats = tuple(each.to(torch.promote_types(each.dtype, torch.float32)) for each in feats)
         images = len(feats[0]) // self.time_steps
         every = rois.repeat(self.time_steps, 1, 1)
         every[..., 0] += images * rois.new_tensor(range(self.time_steps))[:, None]

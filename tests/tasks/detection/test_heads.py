@@ -257,6 +257,14 @@ class TestRoIExtractor:
         assert_close(ours(maps, regions, roi_scale_factor=scale), torch.cat(steps))
         assert torch.equal(regions, before)
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_regions_are_not_rounded_to_the_type_of_maps(self, dtype: torch.dtype):
+        options = {**self.OPTIONS, "featmap_strides": [4]}
+        wide = membranes(2, WIDTH, 4, 256).to(dtype)
+        regions = torch.tensor([[0, 733.9, 3.3, 801.7, 12.9], [0, 402.7, 1.1, 409.3, 9.9]])
+        pooled = SpikingRoIExtractor(2, **options)((wide,), regions)
+        assert_close(pooled, SpikingRoIExtractor(2, **options)((wide.float(),), regions))
+
     @pytest.mark.parametrize("chosen", [[2], [3, 0], [0, 0]])
     def test_a_region_does_not_depend_on_the_others(self, chosen: list[int]):
         ours, maps, regions = SpikingRoIExtractor(2, **self.OPTIONS), self.maps(2), self.regions()
