@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import lightning as L
 import numpy as np
@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
+from benchmark.task import MissingDataError
 from tasks.datasets import DatasetError, Split
 from tasks.datasets.digits import CLASSES, load_glyphs
 from tasks.datasets.published import IMAGENET, Published, evenly_spread
@@ -102,11 +104,11 @@ class DataModule(L.LightningDataModule):
         """
         if self.trainer is None:
             return self._loader(self.train, shuffle=True)
-        seed, epoch, share = self.run_seed(), self.trainer.current_epoch, self.share()
+        order = EpochShuffle(self.train, self.run_seed(), self.trainer.current_epoch, self.share())
         return self._loader(
             self.train,
-            sampler=EpochShuffle(len(self.train), seed, epoch, share),
-            worker_init_fn=partial(_seed_worker, seed, epoch, share[0]),
+            sampler=order,
+            worker_init_fn=partial(_seed_worker, order),
             generator=torch.Generator(),  # leaves torch's own, which the model draws from
         )
 
@@ -116,8 +118,7 @@ class DataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """Images in order; of several processes each has its own, and every image is in one."""
-        rank, processes = self.share()
-        return self._loader(self.test, sampler=range(rank, len(self.test), processes))
+        return self._loader(self.test, sampler=InOrder(self.test, self.share()))
 
     def share(self) -> tuple[int, int]:
         """Which of how many processes this is."""
@@ -126,46 +127,73 @@ class DataModule(L.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def run_seed(self) -> int:
-        """What every epoch's order follows from: PyTorch's seed when it was first asked for."""
+        """What every epoch's order follows from: PyTorch's seed when it was first asked for.
+
+        Of several processes it is the first one's.
+        """
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**32
+            if self.trainer is not None:
+                self._seed = self.trainer.strategy.broadcast(self._seed)
         return self._seed
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader:
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, **options)
 
 
-class EpochShuffle(Sampler[int]):
-    """A random order that follows from seed and epoch, whatever was drawn before.
+class _Shared(DistributedSampler):
+    """Items shared out between processes; being one of these, Lightning does not divide it again.
 
     Args:
-        count: how many items.
+        dataset: the items.
+        share: which of how many processes this is.
+    """
+
+    def __init__(self, dataset: Samples, share: tuple[int, int]) -> None:
+        rank, processes = share
+        super().__init__(cast(Dataset, dataset), processes, rank)
+        self.count = len(dataset)
+
+
+class EpochShuffle(_Shared):
+    """A random order that follows from seed and epoch, whatever was drawn before.
+
+    Each process has every so-many-th item, and all have equally many, so that what they have in a
+    step is what one of them alone would have.
+
+    Args:
+        dataset: the items.
         seed: of all epochs.
         epoch: the first; Lightning sets later ones.
-        share: which of how many processes this is. Each has every so-many-th item, and all have
-            equally many, so that what they have in a step is what one of them alone would have.
+        share: which of how many processes this is.
     """
 
     def __init__(
-        self, count: int, seed: int, epoch: int = 0, share: tuple[int, int] = (0, 1)
+        self, dataset: Samples, seed: int, epoch: int = 0, share: tuple[int, int] = (0, 1)
     ) -> None:
-        self.count = count
+        super().__init__(dataset, share)
         self.seed = seed
-        self.epoch = epoch
-        self.share = share
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count // self.share[1]
+        return self.count // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
         order = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
-        rank, processes = self.share
         shuffled = torch.randperm(self.count, generator=order)
-        yield from shuffled[: len(self) * processes][rank::processes].tolist()
+        yield from shuffled[: len(self) * self.num_replicas][
+            self.rank :: self.num_replicas
+        ].tolist()
+
+
+class InOrder(_Shared):
+    """Every item once, in order, in one of the processes."""
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.count, self.num_replicas))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.rank, self.count, self.num_replicas))
 
 
 def derived_seed(*numbers: int) -> int:
@@ -173,16 +201,30 @@ def derived_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _seed_worker(seed: int, epoch: int, rank: int, worker: int) -> None:
-    L.seed_everything(derived_seed(seed, epoch, rank, worker), verbose=False)
+def _seed_worker(order: EpochShuffle, worker: int) -> None:
+    seed = derived_seed(order.seed, order.epoch, order.rank, worker)
+    L.seed_everything(seed, verbose=False)
 
 
-def require_classes(published: Published, folder: Path, num_classes: int) -> list[Path]:
+def require_classes(
+    published: Published,
+    folder: Path,
+    num_classes: int,
+    suffixes: Collection[str] = IMG_EXTENSIONS,
+    like: Path | None = None,
+) -> list[Path]:
     """The class folders of a split, in the order of their names, which is that of the labels.
 
+    Args:
+        published: the data set.
+        folder: that of the split.
+        num_classes: how many there must be.
+        suffixes: of the files that each must have one of, at any depth.
+        like: the folder of another split, of the same classes.
+
     Raises:
-        MissingDataError: the folder or a class is not there, or is empty.
-        DatasetError: there are more or fewer classes than `num_classes`.
+        MissingDataError: the folder is not there, or is or holds one without such a file.
+        DatasetError: there are more or fewer classes than `num_classes`, or others than in `like`.
     """
     published.require(folder)
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -191,7 +233,17 @@ def require_classes(published: Published, folder: Path, num_classes: int) -> lis
             f"{folder.absolute()} holds {len(classes)} class folders; expected {num_classes} "
             f"(data.num_classes); {published.remedy}"
         )
-    published.require(*classes)
+    for each in classes:
+        if not any(path.suffix.lower() in suffixes for path in each.rglob("*")):
+            raise MissingDataError(
+                f"{published.title} is missing: {each.absolute()} holds none of "
+                f"{', '.join(sorted(suffixes))}; {published.remedy}"
+            )
+        if like is not None and not (like / each.name).is_dir():
+            raise DatasetError(
+                f"{folder.absolute()} has a class {each.name!r} that {like.absolute()} has not; "
+                "labels are numbered by the names, so that both must have the same"
+            )
     return classes
 
 
@@ -323,8 +375,10 @@ class ImageNetDataModule(DataModule):
             MissingDataError: a split is not there, or is empty.
             DatasetError: there are more or fewer classes than `num_classes`.
         """
-        for split in ("train", "val") if training else ("val",):
-            require_classes(IMAGENET, IMAGENET.folder / split, self.num_classes)
+        splits = [IMAGENET.folder / split for split in ("train", "val")[not training :]]
+        IMAGENET.require(*splits)
+        for folder in reversed(splits):
+            require_classes(IMAGENET, folder, self.num_classes, like=splits[-1])
 
     def setup(self, stage: str | None = None) -> None:
         training = stage in (None, "fit")

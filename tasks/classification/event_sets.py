@@ -11,6 +11,7 @@ from typing import Any
 from tasks.classification.data import require_classes
 from tasks.classification.events import EventsDataModule, Recording
 from tasks.datasets import DatasetError, Split
+from tasks.datasets.events.readers import SUFFIXES
 from tasks.datasets.published import (
     CIFAR10DVS,
     DVS128GESTURE,
@@ -43,8 +44,12 @@ class _ClassFolders(EventsDataModule):
         return [folder.name for folder in self._folders("test")]
 
     def _folders(self, split: Split) -> list[Path]:
-        below = self.published.folder / (self.splits[split] if self.splits else "")
-        return require_classes(self.published, below, self.num_classes)
+        top, count = self.published.folder, self.num_classes
+        if not self.splits:
+            return require_classes(self.published, top, count, SUFFIXES)
+        scored = top / self.splits["test"]
+        like = scored if split == "train" else None
+        return require_classes(self.published, top / self.splits[split], count, SUFFIXES, like)
 
     def _of_split(self, files: list[Path], split: Split) -> list[Path]:
         if self.splits:
@@ -54,7 +59,7 @@ class _ClassFolders(EventsDataModule):
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+    return [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.name[0] != "."]
 
 
 def _natural(path: Path) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Subset
 from torchvision.transforms import v2
 
 from benchmark.registry import unknown_name
-from benchmark.task import MissingDataError
+from benchmark.task import ConfigError, MissingDataError
 from tasks.classification.data import DataModule
 from tasks.datasets import DatasetError, Split
 from tasks.datasets.events import frames_by_count, frames_by_time, read_events, voxel_grid
@@ -67,9 +67,11 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
         time_steps: T.
         image_size: pixels each side that frames are brought to, by the mean over areas.
         transform: what is done to frames `(T, 2, image_size, image_size)`.
+        per_frame: events or microseconds of a frame; None divides the whole recording.
 
     Raises:
         UnknownNameError: there is no such way to make frames.
+        ConfigError: `per_frame` is no positive number, or voxels have it.
     """
 
     def __init__(
@@ -80,9 +82,16 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
         time_steps: int,
         image_size: int,
         transform: torch.nn.Module | None = None,
+        per_frame: int | None = None,
     ) -> None:
         if frames not in _FRAMES:
             raise unknown_name("frames", frames, _FRAMES)
+        if per_frame is not None and (frames == "voxel" or per_frame < 1):
+            raise ConfigError(
+                f"data.per_frame={per_frame} and data.frames={frames!r}; expected at least 1 "
+                "event or microsecond, and frames by count or time"
+            )
+        self._options = {} if per_frame is None else {"per_frame": per_frame}
         self.recordings = recordings
         self.camera = camera
         self.frames = frames
@@ -106,6 +115,7 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
             "frames": self.frames,
             "time_steps": self.time_steps,
             "image_size": self.image_size,
+            **self._options,
         }
         frames = cached_frames(recording.path, described, lambda: self._make(recording))
         return (frames if self.transform is None else self.transform(frames)), recording.label
@@ -116,7 +126,7 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
         if window is not None:
             events = events[(events.t >= window[0]) & (events.t < window[1])]
         try:
-            counts = _FRAMES[self.frames](events, self.time_steps, self.camera)
+            counts = _FRAMES[self.frames](events, self.time_steps, self.camera, **self._options)
         except DatasetError as error:
             raise DatasetError(f"{path}: {error}") from error
         return F.interpolate(counts, (self.image_size, self.image_size), mode="area").log1p()
@@ -132,6 +142,8 @@ class EventsDataModule(DataModule):
         time_steps: T, as the model's.
         frames: by what a recording is divided into time steps: count (as many events in each),
             time (as long), or voxel (events shared out between moments).
+        per_frame: events or microseconds of a time step, from the beginning on; None divides the
+            whole recording.
         image_size: pixels each side.
         batch_size: recordings a step.
         num_workers: loader processes.
@@ -156,10 +168,12 @@ class EventsDataModule(DataModule):
         num_workers: int = 0,
         augment: Mapping[str, Any] | None = None,
         limit: int | None = None,
+        per_frame: int | None = None,
     ) -> None:
         super().__init__(num_classes, image_size, batch_size, num_workers, limit)
         self.time_steps = time_steps
         self.frames = frames
+        self.per_frame = per_frame
         self.augment = dict(augment or {})
         if unknown := self.augment.keys() - {"roll", "flip", "cutout"}:
             raise unknown_name("data.augment", min(unknown), ("roll", "flip", "cutout"))
@@ -188,8 +202,16 @@ class EventsDataModule(DataModule):
             MissingDataError: a split is not there, or is empty.
             DatasetError: there are more or fewer classes than `num_classes`, or one is empty.
         """
-        for split in ("train", "test") if training else ("test",):
-            self.recordings(split)
+        splits: tuple[Split, ...] = ("train", "test") if training else ("test",)
+        for split in splits:
+            found = {recording.label for recording in self.recordings(split)}
+            for label in range(self.num_classes):
+                if label not in found:
+                    raise DatasetError(
+                        f"{self.published.folder.absolute()} has no recording of class {label} in "
+                        f"the {split} split; expected some of each of the {self.num_classes} "
+                        f"(data.num_classes); {self.published.remedy}"
+                    )
 
     def setup(self, stage: str | None = None) -> None:
         if stage in (None, "fit"):
@@ -223,5 +245,6 @@ class EventsDataModule(DataModule):
             self.time_steps,
             self.image_size,
             transform,
+            self.per_frame,
         )
         return Subset(data, evenly_spread(len(data), self.limit))

@@ -36,8 +36,9 @@ class ClassificationModule(L.LightningModule):
         arguments: further arguments of the backbone.
         optimizer: arguments of timm's `create_optimizer_v2`: opt, lr, weight_decay, layer_decay,
             ...; 1-D parameters are not decayed.
-        warmup: share of all steps in which the learning rate rises linearly; then it falls to zero
-            along a cosine.
+        warmup: share of all steps in which the learning rate rises linearly; then it falls along a
+            cosine.
+        min_lr: what it falls to.
         label_smoothing: of the cross entropy.
         distillation: whether there is a second head, which learns from a teacher; scored is the
             mean of both heads.
@@ -79,6 +80,7 @@ class ClassificationModule(L.LightningModule):
         arguments: Mapping[str, Any] | None = None,
         optimizer: Mapping[str, Any] | None = None,
         warmup: float = 0.1,
+        min_lr: float = 0.0,
         label_smoothing: float = 0.0,
         distillation: bool = False,
         teacher: Mapping[str, Any] | None = None,
@@ -113,6 +115,7 @@ class ClassificationModule(L.LightningModule):
         self.loss = nn.CrossEntropyLoss(label_smoothing=0.0 if self.mixup else label_smoothing)
         self.optimizer = dict(optimizer or {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05})
         self.warmup = warmup
+        self.min_lr = min_lr
         accuracies = {
             f"top{k}": MulticlassAccuracy(num_classes, top_k=k, average="micro")
             for k in (1, 5)
@@ -152,11 +155,11 @@ class ClassificationModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         for teacher in self._teacher:
-            teacher.to(self.device)
+            teacher.to(self.device, cast(torch.dtype, self.dtype))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        if self.mixup is not None:
+        if self.mixup is not None and len(images) > 1:
             self._require_mixable(images)
             if isinstance(self.mixup, Mixup) and len(images) % 2:  # it pairs images
                 images, labels = images[:-1], labels[:-1]
@@ -177,8 +180,14 @@ class ClassificationModule(L.LightningModule):
             return self.loss(self(images), labels)
         (teacher,) = self._teacher
         logits, distilled = self(images)
-        with torch.no_grad():
-            taught = teacher(images).argmax(1)
+        try:
+            with torch.no_grad():
+                taught = teacher(images).argmax(1)
+        except AssertionError as error:  # of timm's models whose images are of one size
+            raise ConfigError(
+                f"model.teacher does not take images of {tuple(images.shape[-2:])}: {error}; set "
+                "data.image_size, or the teacher's arguments such as img_size"
+            ) from error
         alpha = self.distillation_alpha
         return (1 - alpha) * self.loss(logits, labels) + alpha * cross_entropy(distilled, taught)
 
@@ -213,7 +222,7 @@ class ClassificationModule(L.LightningModule):
             optimizer,
             [
                 LinearLR(optimizer, start_factor=0.01, total_iters=rising),
-                CosineAnnealingLR(optimizer, T_max=max(1, steps - rising)),
+                CosineAnnealingLR(optimizer, max(1, steps - rising), self.min_lr),
             ],
             milestones=[rising],
         )

@@ -247,8 +247,10 @@ class CIFARDataModule(SmallImagesDataModule):
         """
         splits: list[Split] = ["train", "test"] if training else ["test"]
         if not self.is_official:
-            for split in splits:
-                require_classes(self.published, self.published.folder / split, self.num_classes)
+            folders = [self.published.folder / split for split in splits]
+            self.published.require(*folders)
+            for each in reversed(folders):
+                require_classes(self.published, each, self.num_classes, like=folders[-1])
             return
         folder = self.published.folder / self.official.base_folder
         named = {"train": self.official.train_list, "test": self.official.test_list}

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import timm
+from timm.layers import to_2tuple
 from torch import nn
 
 from benchmark.backbones import build_classifier
-from benchmark.backbones.weights import head_arguments, load_weights
+from benchmark.backbones.weights import head_arguments, in_our_layout, load_weights, read_weights
 from benchmark.task import ConfigError
 
 _KEYS = {"timm", "backbone", "time_steps", "arguments", "init_cfg"}
@@ -77,4 +78,10 @@ def _of_timm(
             f"model.teacher: timm's {name!r} cannot be had: {reason[:200]}; name a file of its "
             "weights as init_cfg=dict(checkpoint=PATH)"
         ) from error
-    return teacher, cast(int, teacher.num_classes)
+    classes = cast(int, teacher.num_classes)
+    if path is not None:
+        last = to_2tuple(cast(dict, teacher.pretrained_cfg)["classifier"])
+        for key, weight in in_our_layout(read_weights(path)).items():
+            if key in [f"{layer}.weight" for layer in last]:
+                classes = len(weight)  # not those asked for
+    return teacher, classes

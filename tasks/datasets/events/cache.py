@@ -37,7 +37,7 @@ def cached_frames(path: Path, described: Mapping[str, Any], make: Callable[[], T
     kept = cache_root() / "frames" / name[:2] / f"{name}.npy"
     try:
         return torch.from_numpy(np.load(kept, allow_pickle=False))
-    except (FileNotFoundError, EOFError, ValueError):  # none, or one that a full disk cut off
+    except (OSError, EOFError, ValueError):  # none, or one that a full disk cut off
         frames = make()
     try:
         with replacing(kept) as temporary, temporary.open("wb") as stream:

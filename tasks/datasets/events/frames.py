@@ -12,15 +12,21 @@ from tasks.datasets.events.readers import Events
 Size = tuple[int, int]
 
 
-def frames_by_count(events: Events, time_steps: int, size: Size) -> Tensor:
-    """Count events in T parts of as many events each, those left over in the last.
+_LONGEST = 2**53  # microseconds: 285 years, and whole numbers as doubles
 
-    As SpikingJelly's `split_by='number'` (Fang et al., ICCV 2021, arXiv 2007.05785, section 4).
+
+def frames_by_count(
+    events: Events, time_steps: int, size: Size, per_frame: int | None = None
+) -> Tensor:
+    """Count events in T parts of as many events each.
 
     Args:
         events: N of them, in the order of time.
         time_steps: T.
         size: height and width of the camera.
+        per_frame: events of a part, those behind the last left out; None divides all N, those left
+            over in the last part, as SpikingJelly's `split_by='number'` (Fang et al., ICCV 2021,
+            arXiv 2007.05785, section 4).
 
     Returns:
         Counts, float32 of shape `(T, 2, H, W)`.
@@ -28,13 +34,16 @@ def frames_by_count(events: Events, time_steps: int, size: Size) -> Tensor:
     Raises:
         DatasetError: an event lies outside the camera.
     """
+    if per_frame is not None:
+        events = events[: per_frame * time_steps]
+        return _counted(events, np.arange(len(events)) // per_frame, time_steps, size)
     share = len(events) // time_steps
     step = np.arange(len(events)) // share if share else np.arange(len(events))
     return _counted(events, np.minimum(step, time_steps - 1), time_steps, size)
 
 
 def frames_by_time(
-    events: Events, time_steps: int, size: Size, window: int | None = None
+    events: Events, time_steps: int, size: Size, per_frame: int | None = None
 ) -> Tensor:
     """Count events in T windows of equal duration.
 
@@ -42,8 +51,8 @@ def frames_by_time(
         events: N of them.
         time_steps: T.
         size: height and width of the camera.
-        window: microseconds of a window, from the first event on, what comes later left out; None
-            divides the whole recording.
+        per_frame: microseconds of a window, from the first event on, what comes later left out;
+            None divides the whole recording.
 
     Returns:
         Counts, float32 of shape `(T, 2, H, W)`.
@@ -53,8 +62,8 @@ def frames_by_time(
     """
     if not len(events):
         return torch.zeros(time_steps, 2, *size)
-    since = events.t - events.t.min()
-    step = since // window if window else since * time_steps // (int(since.max()) + 1)
+    since = _since_first(events)
+    step = since // per_frame if per_frame else since * time_steps // (int(since.max()) + 1)
     return _counted(events[step < time_steps], step[step < time_steps], time_steps, size)
 
 
@@ -76,12 +85,20 @@ def voxel_grid(events: Events, time_steps: int, size: Size) -> Tensor:
     """
     if not len(events):
         return torch.zeros(time_steps, 2, *size)
-    since = events.t - events.t.min()
+    since = _since_first(events)
     moment = since * (time_steps - 1) / max(int(since.max()), 1)
     before = np.floor(moment).astype(np.int64)
     after = np.minimum(before + 1, time_steps - 1)
     near = _counted(events, before, time_steps, size, 1 - (moment - before))
     return near + _counted(events, after, time_steps, size, moment - before)
+
+
+def _since_first(events: Events) -> np.ndarray:
+    """Microseconds since the first event."""
+    first, last = int(events.t.min()), int(events.t.max())
+    if last - first >= _LONGEST:
+        raise DatasetError(f"events from {first} to {last} microseconds; expected less than years")
+    return events.t - first
 
 
 def _counted(

@@ -17,8 +17,6 @@ import importlib.util
 import io
 import subprocess
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,14 +262,29 @@ def read_npz(path: Path) -> Events:
     Raises:
         EventFileError: the file is cut off or garbled, or lacks one of them.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            t, x, y, on = (arrays[name] for name in "txyp")
-    except (EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise EventFileError(path, 0, f"no archive of the arrays t, x, y, p: {error}") from error
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                found = [_whole_numbers(arrays[name]) for name in "txyp"]
+        except Exception as error:  # whatever zipfile and NumPy make of garbled bytes
+            reason = " ".join(str(error).split())[:200]
+            raise EventFileError(
+                path, 0, f"no archive of the arrays t, x, y, p: {reason}"
+            ) from error
+    t, x, y, on = found
     if not len(t) == len(x) == len(y) == len(on):
         raise EventFileError(path, 0, "the arrays t, x, y, p are not equally long")
-    return Events(t.astype(np.int64), x.astype(np.int32), y.astype(np.int32), on.astype(bool))
+    return Events(t, x.astype(np.int32), y.astype(np.int32), on.astype(bool))
+
+
+def _whole_numbers(array: NDArray) -> NDArray[np.int64]:
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
+        raise ValueError(f"one is of shape {array.shape} and type {array.dtype}")
+    with np.errstate(invalid="ignore"):
+        whole = array.astype(np.int64)
+    if (whole != array).any():
+        raise ValueError("one holds other than whole numbers")
+    return whole
 
 
 _READERS: dict[str, Callable[[Path], Events]] = {
@@ -281,3 +294,4 @@ _READERS: dict[str, Callable[[Path], Events]] = {
     ".bs2": read_atis,
     ".npz": read_npz,
 }
+SUFFIXES = tuple(_READERS)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import lightning as L
 import pytest
 import torch
+from torch.utils.data import DistributedSampler
 
 from benchmark.registry import UnknownNameError
-from tasks.classification.data import Digits, DigitsDataModule, EpochShuffle
+from tasks.classification.data import Digits, DigitsDataModule, EpochShuffle, InOrder
 from tasks.classification.data_modules import build_data_module
 from tasks.datasets.digits import load_glyphs
 
@@ -79,10 +81,43 @@ def test_an_unknown_data_set_suggests_a_known_one():
 def test_an_order_follows_from_seed_and_epoch_alone():
     orders = {}
     for seed in (0, 1):
-        sampler = EpochShuffle(100, seed)
+        sampler = EpochShuffle(range(100), seed)
         for epoch in range(3):
             sampler.set_epoch(epoch)
             orders[seed, epoch] = tuple(sampler)
             assert sorted(sampler) == list(range(100))
-            assert tuple(EpochShuffle(100, seed, epoch)) == orders[seed, epoch]
+            assert tuple(EpochShuffle(range(100), seed, epoch)) == orders[seed, epoch]
     assert len(set(orders.values())) == 6
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore")
+def test_in_a_trainer_of_ones_own_every_epoch_has_its_order_and_its_noise(workers: int):
+    seen: list[torch.Tensor] = []
+
+    class Sees(L.LightningModule):
+        automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            seen.append(batch[0])
+
+        def configure_optimizers(self):
+            return None
+
+    data = DigitsDataModule(image_size=8, batch_size=64, num_workers=workers, limit=64)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    L.Trainer(max_epochs=3, accelerator="cpu", enable_model_summary=False, **quiet).fit(
+        Sees(), data
+    )
+    sums = [sorted(images.sum((1, 2, 3)).tolist()) for images in seen]
+    assert len(sums) == 3
+    assert sums[0] != sums[1] != sums[2] != sums[0]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_trainer_of_ones_own_does_not_share_out_twice(processes: int):
+    """Lightning leaves samplers alone that are DistributedSamplers already."""
+    shares = [InOrder(range(10), (rank, processes)) for rank in range(processes)]
+    assert sorted(index for share in shares for index in share) == list(range(10))
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares]
+    assert all(isinstance(one, DistributedSampler) for one in [*shares, EpochShuffle(range(3), 0)])

@@ -85,17 +85,19 @@ def test_two_processes_train_and_score_as_one(strategy: str, alone: dict[str, An
 class TestShares:
     @pytest.mark.parametrize("count", [10, 11])
     def test_each_item_is_in_one_share(self, count: int):
-        shares = [list(EpochShuffle(count, 3, 1, (rank, 2))) for rank in range(2)]
+        shares = [list(EpochShuffle(range(count), 3, 1, (rank, 2))) for rank in range(2)]
         assert len(shares[0]) == len(shares[1]) == count // 2
         assert len({*shares[0], *shares[1]}) == count // 2 * 2
         together = [index for pair in zip(*shares, strict=True) for index in pair]
-        assert together == list(EpochShuffle(count, 3, 1))[: len(together)]
+        assert together == list(EpochShuffle(range(count), 3, 1))[: len(together)]
 
     def test_other_epochs_leave_out_another(self):
         left_out = {
             next(
                 iter(
-                    set(range(11)).difference(*(EpochShuffle(11, 0, epoch, (r, 2)) for r in (0, 1)))
+                    set(range(11)).difference(
+                        *(EpochShuffle(range(11), 0, epoch, (r, 2)) for r in (0, 1))
+                    )
                 )
             )
             for epoch in range(6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from tasks.classification.events import EventFrames, RandomRoll
 from tasks.classification.task import ClassificationTask
 from tasks.datasets import DatasetError
 from tasks.datasets.events import EventFileError, cache
+from tasks.datasets.events.cache import cached_frames
 from tests.tasks.datasets.events.files import atis, some_events
 from tests.tasks.datasets.events.sets import make_events
 from tests.tasks.small import CONFIGS
@@ -61,6 +63,20 @@ def test_counts_are_those_of_the_file(nmnist: Path):
     frames, label = of_test(time_steps=2, image_size=34)[5]
     assert label == 2
     assert frames.expm1().sum().item() == pytest.approx(40 + 10 * 2 + 1, rel=1e-5)
+
+
+@pytest.mark.parametrize(("frames", "per_frame", "total"), [("count", 8, 16), ("time", 10**9, 61)])
+def test_frames_of_fixed_size(nmnist: Path, frames: str, per_frame: int, total: int):
+    data = of_test(time_steps=2, image_size=34, frames=frames, per_frame=per_frame)
+    assert data[5][0].expm1().sum().item() == pytest.approx(total, rel=1e-5)
+    assert data[5][0].equal(data[5][0])
+    assert not of_test(time_steps=2, image_size=34, frames=frames)[5][0].equal(data[5][0])
+
+
+@pytest.mark.parametrize("wrong", [{"per_frame": 0}, {"per_frame": 5, "frames": "voxel"}])
+def test_a_size_of_frames_that_is_none(nmnist: Path, wrong: dict):
+    with pytest.raises(ConfigError, match=r"data\.per_frame=\d and data\.frames="):
+        of_test(**wrong)
 
 
 def test_an_unknown_name_suggests_one(nmnist: Path):
@@ -113,8 +129,18 @@ class TestBadData:
     def test_a_class_without_recordings(self, nmnist: Path):
         for path in (nmnist / "Train" / "4").iterdir():
             path.unlink()
+        (nmnist / "Train" / "4" / "Thumbs.db").touch()
         NMNISTDataModule().require(training=False)
-        with pytest.raises(MissingDataError, match=r"Train/4 is empty"):
+        with pytest.raises(MissingDataError, match=r"Train/4 holds none of \.aedat, .*\.bin"):
+            NMNISTDataModule().require(training=True)
+
+    def test_what_is_no_recording_is_passed_over(self, nmnist: Path):
+        (nmnist / "Test" / "4" / "Thumbs.db").touch()
+        assert len(NMNISTDataModule().recordings("test")) == 20
+
+    def test_splits_of_other_classes(self, nmnist: Path):
+        (nmnist / "Train" / "4").rename(nmnist / "Train" / "four")
+        with pytest.raises(DatasetError, match=r"Train has a class 'four' that .*Test has not; "):
             NMNISTDataModule().require(training=True)
 
     def test_a_garbled_recording_is_named(self, nmnist: Path):
@@ -145,6 +171,15 @@ class TestCache:
         assert not of_test(time_steps=2)[0][0].equal(two)
         assert len(list(kept.rglob("*.npy"))) == 3
 
+    def test_a_file_that_may_not_be_read_is_made_anew(self, nmnist: Path, kept: Path, monkeypatch):
+        first = of_test()[0][0]
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        monkeypatch.setattr(cache.np, "load", refuse)
+        assert of_test()[0][0].equal(first)
+
     @pytest.mark.parametrize("content", [b"", b"garbage", None])
     def test_a_file_that_is_cut_off_is_made_anew(self, nmnist: Path, kept: Path, content):
         first = of_test()[0][0]
@@ -153,7 +188,29 @@ class TestCache:
         assert of_test()[0][0].equal(first)
         np.testing.assert_array_equal(np.load(file), first)
 
-    def test_workers_may_build_it_at_once(self, nmnist: Path, kept: Path):
+    def test_processes_may_build_one_file_at_once(self, tmp_path: Path, kept: Path):
+        (tmp_path / "a.bin").touch()
+        fork = multiprocessing.get_context("fork")
+        meeting, found = fork.Barrier(4), fork.Queue()
+
+        def build() -> None:
+            def make() -> torch.Tensor:
+                meeting.wait(60)  # nobody finds what another made
+                return torch.arange(1e5)
+
+            found.put(cached_frames(tmp_path / "a.bin", {}, make).numpy())
+
+        processes = [fork.Process(target=build) for _ in range(4)]
+        for process in processes:
+            process.start()
+        for _ in processes:
+            np.testing.assert_array_equal(found.get(timeout=60), np.arange(1e5))
+        for process in processes:
+            process.join()
+        (file,) = (path for path in kept.rglob("*") if path.is_file())
+        np.testing.assert_array_equal(np.load(file), np.arange(1e5))
+
+    def test_workers_build_it(self, nmnist: Path, kept: Path):
         data = NMNISTDataModule(batch_size=2, num_workers=2)
         data.setup()
         epochs = [list(data.test_dataloader()) for _ in range(2)]

@@ -69,6 +69,22 @@ def test_the_learning_rate_rises_and_falls_to_zero():
     assert rates[20:] == sorted(rates[20:], reverse=True)
 
 
+def test_the_cosine_ends_at_the_least_rate():
+    configured = make(optimizer={"opt": "sgd", "lr": 1.0}, min_lr=0.2).configure_optimizers()
+    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    for _ in range(100):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.2)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_batch_of_one_has_nothing_to_be_mixed_with():
+    module = make(mixup={"mixup_alpha": 0.2})
+    module.log = lambda *_, **__: None
+    assert module.training_step((torch.randn(1, 3, 32, 32), torch.tensor([3])), 0).isfinite()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_loss_is_the_smoothed_cross_entropy():
     module = make(label_smoothing=0.2)

@@ -198,10 +198,15 @@ class TestBadData:
         with pytest.raises(DatasetError, match=f"{path} is of 40x32 pixels; expected 32x32; "):
             CIFAR10DataModule().setup("test")
 
+    def test_splits_of_other_classes(self, folders: Path):
+        (folders / "train" / "class3").rename(folders / "train" / "cat")
+        with pytest.raises(DatasetError, match="train has a class 'cat' that .*test has not; "):
+            CIFAR10DataModule().require(training=True)
+
     def test_a_class_without_images(self, folders: Path):
         for path in (folders / "train" / "class3").iterdir():
             path.unlink()
-        with pytest.raises(MissingDataError, match="train/class3 is empty"):
+        with pytest.raises(MissingDataError, match="train/class3 holds none of"):
             CIFAR10DataModule().require(training=True)
 
 

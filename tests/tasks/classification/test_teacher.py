@@ -74,6 +74,19 @@ class TestBuildTeacher:
         with pytest.raises(ConfigError, match="resnet10t knows 10 classes and the .* has 7"):
             build_teacher(described, 7)
 
+    def test_of_a_file_of_other_classes(self, of_timm: Path):
+        described = {"timm": "resnet10t", "init_cfg": {"checkpoint": str(of_timm)}}
+        with pytest.raises(ConfigError, match="resnet10t knows 10 classes and the .* has 7"):
+            build_teacher(described, 7)
+
+    def test_images_of_a_size_that_it_does_not_take(self, tmp_path: Path):
+        name, path = "vit_tiny_patch16_224", tmp_path / "vit.pth"
+        torch.save(timm.create_model(name, num_classes=10).state_dict(), path)
+        teacher = {"timm": name, "init_cfg": {"checkpoint": str(path)}}
+        module = make(distillation=True, teacher=teacher)
+        with pytest.raises(ConfigError, match=r"teacher does not take images of \(32, 32\): "):
+            module.training_step((torch.randn(2, 3, 32, 32), torch.tensor([0, 1])), 0)
+
     def test_an_unknown_one_is_one_line(self):
         with pytest.raises(ConfigError, match="timm's 'resnet10000' cannot be had: ") as caught:
             build_teacher({"timm": "resnet10000"}, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 
@@ -44,3 +45,11 @@ def aedat31(events: Sequence[Event], capacity: int = 16, overflow: int = 0) -> b
         parts.append(b"".join(packed).ljust(8 * capacity, b"\0"))
         parts.append(struct.pack("<hhiiiiii", 2, 0, 36, 4, 0, 1, 1, 1) + bytes(36))
     return b"".join(parts)
+
+
+def npz(events: Sequence[Event]) -> bytes:
+    fields = zip(*events, strict=True) if events else ([], [], [], [])
+    arrays = {name: np.array(field, np.int64) for name, field in zip("txyp", fields, strict=True)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

@@ -38,8 +38,28 @@ def test_windows_are_of_equal_duration():
     events = events_of([(t, 0, 1, True) for t in (100, 109, 110, 125, 139)])
     counts = frames_by_time(events, 4, (2, 2))[:, 1, 1, 0]
     assert counts.tolist() == [2, 1, 1, 1]
-    assert frames_by_time(events, 2, (2, 2), window=10)[:, 1, 1, 0].tolist() == [2, 1]
-    assert frames_by_time(events, 6, (2, 2), window=10)[:, 1, 1, 0].tolist() == [2, 1, 1, 1, 0, 0]
+    assert frames_by_time(events, 2, (2, 2), per_frame=10)[:, 1, 1, 0].tolist() == [2, 1]
+    assert frames_by_time(events, 6, (2, 2), per_frame=10)[:, 1, 1, 0].tolist() == [
+        2,
+        1,
+        1,
+        1,
+        0,
+        0,
+    ]
+
+
+def test_frames_of_a_fixed_number_of_events():
+    events = events_of([(t, 0, 1, True) for t in range(5)])
+    assert frames_by_count(events, 2, (2, 2), per_frame=2)[:, 1, 1, 0].tolist() == [2, 2]
+    assert frames_by_count(events, 4, (2, 2), per_frame=2)[:, 1, 1, 0].tolist() == [2, 2, 1, 0]
+
+
+@pytest.mark.parametrize("make", [frames_by_time, voxel_grid])
+def test_times_of_a_garbled_file_do_not_wrap_around(make):
+    events = events_of([(0, 0, 1, True), (2**62, 0, 1, True)])
+    with pytest.raises(DatasetError, match="from 0 to 4611686018427387904 microseconds; expected"):
+        make(events, 4, (2, 2))
 
 
 def test_an_event_between_two_moments_is_shared_out():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmark.registry import UnknownNameError
-from tasks.datasets.events import EventFileError, Events, read_events
+from tasks.datasets import DatasetError
+from tasks.datasets.events import (
+    EventFileError,
+    Events,
+    frames_by_count,
+    frames_by_time,
+    read_events,
+    voxel_grid,
+)
 from tests.tasks.datasets.events import files
 from tests.tasks.datasets.events.files import some_events
 
@@ -20,6 +29,7 @@ FORMATS = {
     "atis.bs2": files.atis,
     "two.aedat": files.aedat2,
     "three.aedat": files.aedat31,
+    "four.npz": files.npz,
 }
 
 
@@ -129,6 +139,9 @@ def read_or_refuse(path: Path, data: bytes) -> None:
         assert "\n" not in str(refused)
     if events is not None:
         assert len(events.x) == len(events.y) == len(events.on) == len(events)
+        for make in (frames_by_count, frames_by_time, voxel_grid):
+            with contextlib.suppress(DatasetError):  # such as an event outside the camera
+                assert make(events, 4, (128, 128)).shape == (4, 2, 128, 128)
 
 
 FUZZ = settings(
@@ -154,7 +167,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, head: bytes, rest: bytes)
         read_or_refuse(tmp_path / name, head + rest)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", list(FORMATS)[:-1])  # of an archive, zipfile tells no place
 def test_a_file_that_is_cut_off_is_named_with_the_place(tmp_path: Path, name: str):
     make: Callable[..., bytes] = FORMATS[name]
     with pytest.raises(EventFileError) as caught:
@@ -177,3 +190,41 @@ def test_aedat4_that_is_garbled_does_not_end_the_process(samples: Path, tmp_path
     path.write_bytes(data)
     with pytest.raises(EventFileError, match=f"{path} at byte .*: cannot be decoded: "):
         read_events(path)
+
+
+@pytest.mark.data
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_aedat4_that_is_cut_off_or_garbled_is_read_or_refused(samples: Path, tmp_path: Path, data):
+    pytest.importorskip("aedat")
+    whole = bytearray((samples / "event_samples" / "davis346_sample.aedat4").read_bytes())
+    for _ in range(data.draw(st.integers(0, 8))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    read_or_refuse(tmp_path / "a.aedat4", bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"x": np.array([0.5])},
+        {"y": np.array([np.nan])},
+        {"t": np.array(["a"])},
+        {"p": np.array(1)},
+        {"x": np.zeros((1, 1), int)},
+        {"x": np.zeros(2, int)},
+    ],
+)
+def test_arrays_that_are_no_events_are_refused(tmp_path: Path, wrong: dict[str, np.ndarray]):
+    sound = {name: np.zeros(1, int) for name in "txyp"}
+    np.savez(tmp_path / "a.npz", **{**sound, **wrong})
+    with pytest.raises(EventFileError, match=r"a\.npz at byte 0: "):
+        read_events(tmp_path / "a.npz")
+
+
+def test_one_array_is_no_archive(tmp_path: Path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(EventFileError, match="no archive of the arrays t, x, y, p"):
+        read_events(tmp_path / "a.npz")
