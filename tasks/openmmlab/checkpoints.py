@@ -17,6 +17,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from benchmark.backbones.published import published_prefix, translate_published
 from benchmark.backbones.weights import WeightsError, read_weights, unwrap
 from tasks.openmmlab.resuming import restart_randomness
 
@@ -136,7 +137,11 @@ class SafeRunner(Runner):
             _require_fit(content["state_dict"], model.state_dict(), filename)
             model.load_state_dict(content["state_dict"])
         else:
-            content = {"state_dict": _fitting(unwrap(content), model.state_dict(), filename)}
+            state = _in_our_names(unwrap(content))
+            own = model.state_dict()
+            content = {"state_dict": _fitting(state, own, filename)}
+            for kind, keys in _Misfits(state, own).items():
+                self.logger.info("load_from %s: %s: %s", filename, kind, ", ".join(keys))
             self.call_hook("after_load_checkpoint", checkpoint=content)
             model.load_state_dict(content["state_dict"], strict=False)
         self._has_loaded = True
@@ -198,12 +203,24 @@ def _require_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: s
         raise WeightsError(f"{path} is of another model: {'; '.join(lines)}")
 
 
+def _in_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a whole model, without what wrapped it, and a published backbone as ours is."""
+    wrapped = bool(state) and all(key.startswith("module.") for key in state)
+    state = {key.removeprefix("module.") if wrapped else key: state[key] for key in state}
+    prefix = published_prefix(state)
+    if not prefix:
+        return state
+    backbone = translate_published(state, prefix)
+    return {
+        **{key: value for key, value in state.items() if not key.startswith(prefix)},
+        **{key.replace("backbone.", "backbone.model.", 1): backbone[key] for key in backbone},
+    }
+
+
 def _fitting(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str
 ) -> dict[str, Tensor]:
-    """What of `state` fits; what does not is named in the log."""
-    wrapped = bool(state) and all(key.startswith("module.") for key in state)
-    state = {key.removeprefix("module.") if wrapped else key: state[key] for key in state}
+    """What of `state` fits; the first of what does not are named in the log."""
     misfits = _Misfits(state, own)
     fits = {
         key: value

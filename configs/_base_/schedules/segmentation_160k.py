@@ -1,4 +1,5 @@
-# 160k iterations, 16 images a step (4 devices with 4 each), with the paper's optimiser.
+# 160k iterations with the paper's optimiser. It had 8 to 16 images a step: four devices with the 4
+# of the stock data set.
 _base_ = ["mmseg::_base_/schedules/schedule_160k.py"]
 
 optim_wrapper = dict(

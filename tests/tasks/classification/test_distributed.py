@@ -24,28 +24,34 @@ IMAGES, EPOCHS = 46, 2
 Found = list[dict[str, Any]]
 
 
-def work(folder: Path, processes: int, *overrides: str) -> Found:
+def work(
+    folder: Path,
+    processes: int,
+    *overrides: str,
+    backbone: str = "without_norms",
+    images: int = IMAGES,
+) -> Found:
     """What each of so many processes found; see `worker.main`."""
     folder.mkdir()
     batch = 8 // processes
     short = [f"trainer.max_epochs={EPOCHS}", f"data.batch_size={batch}", "model.optimizer.opt=sgd"]
     config = ClassificationTask().resolve(
         CONFIGS / "classification" / "digits.py",
-        "without_norms",
+        backbone,
         {},
         [*short, "model.optimizer.lr=0.05", "+trainer.accelerator=cpu", *overrides],
     )
     run = Run(
         key="key",
         suite="test",
-        backbone="without_norms",
+        backbone=backbone,
         task="classification",
         protocol="digits",
         seed=0,
         config=config,
         folder=folder,
         tensorboard=folder / "tensorboard" / "name",
-        limit=IMAGES,
+        limit=images,
     )
     order = folder / "order.pkl"
     order.write_bytes(pickle.dumps(run))
@@ -80,6 +86,14 @@ def test_two_processes_train_and_score_as_one(strategy: str, alone: dict[str, An
     assert found[0]["metrics"] == found[1]["metrics"]
     assert found[0]["metrics"] == pytest.approx(alone["metrics"], abs=1e-3)
     assert found[0]["per_class"] == found[1]["per_class"] == alone["per_class"]
+
+
+def test_validation_waits_for_no_other_process(tmp_path: Path):
+    """One of the two has a batch more to score; both score with the same statistics of norms."""
+    first, second = work(tmp_path / "run", 2, backbone="with_norms", images=41)
+    assert (len(first["statistics"]), len(second["statistics"])) == (EPOCHS * 6, EPOCHS * 5)
+    assert set(first["statistics"]) == set(second["statistics"])
+    assert first["exchanges"] == second["exchanges"] == 0
 
 
 class TestShares:

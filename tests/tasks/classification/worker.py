@@ -12,12 +12,15 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 
 from benchmark import register_backbone
 from benchmark.backbones import FeatureInfo, to_time_first
 from benchmark.distributed import launched
 from benchmark.neurons import LIF
 from tasks.classification import data, loop
+
+SYNC = DistributedDataParallel._sync_buffers
 
 
 class WithoutNorms(nn.Module):
@@ -30,11 +33,12 @@ class WithoutNorms(nn.Module):
         self.stem = nn.Conv2d(3, 16, 4, 4)
         self.lif = LIF()
         self.conv = nn.Conv2d(16, 16, 3, padding=1)
+        self.norm: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = to_time_first(x, self.time_steps, 4)
         spikes = self.lif(4 * self.stem(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
-        return (8 * self.conv(spikes.flatten(0, 1)).unflatten(0, x.shape[:2]),)
+        return (8 * self.norm(self.conv(spikes.flatten(0, 1))).unflatten(0, x.shape[:2]),)
 
 
 @register_backbone
@@ -43,12 +47,32 @@ def without_norms(**options: Any) -> WithoutNorms:
     return WithoutNorms(**options)
 
 
+@register_backbone
+def with_norms(**options: Any) -> WithoutNorms:
+    """One whose buffers are of the images of a process."""
+    backbone = WithoutNorms(**options)
+    backbone.norm = nn.BatchNorm2d(16)
+    return backbone
+
+
 class NoteSteps(Callback):
-    """Notes losses, and whether each process has but a part of the weights."""
+    """Notes losses, statistics of norms, and whether each process has but a part of the weights."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.sharded = False
+        self.statistics: list[float] = []
+        self.exchanges = 0
+
+    def on_validation_batch_start(self, trainer: Any, module: Any, *batch: Any) -> None:
+        DistributedDataParallel._sync_buffers = self.exchange  # type: ignore[method-assign]
+        self.statistics.append(sum(float(one.double().sum()) for one in module.buffers()))
+
+    def exchange(self, *_: Any) -> None:
+        self.exchanges += 1
+
+    def on_validation_end(self, trainer: Any, module: Any) -> None:
+        DistributedDataParallel._sync_buffers = SYNC  # type: ignore[method-assign]
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *batch: Any) -> None:
         self.losses.append(float(outputs["loss"]))
@@ -78,6 +102,8 @@ def main(order: Path) -> None:
     found = {
         "losses": note.losses,
         "sharded": note.sharded,
+        "statistics": note.statistics,
+        "exchanges": note.exchanges,
         "trained": trained,
         "scored": seen,
         "metrics": metrics,

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark import build_backbone, build_classifier
 from benchmark.backbones import FeatureInfo
-from benchmark.backbones.weights import WeightsError
+from benchmark.backbones.weights import WeightsError, load_weights
 from benchmark.registry import BACKBONES
 from tasks.detection import registered as detection
 from tasks.openmmlab.adapter import SpikingBackbone
+from tasks.openmmlab.checkpoints import SafeRunner
 from tasks.segmentation import registered as segmentation
 from tests.conformance.conftest import Golden
 
@@ -118,6 +121,33 @@ def test_weights_in_the_published_layout_load(tmp_path: Path, caplog: pytest.Log
     stem = torch.load(path)["model"]["downsample1_1.encode_conv.weight"]
     assert any(value.equal(stem) for value in adapter.model.state_dict().values())
     assert caplog.messages[0].endswith("left out: head.bias, head.weight")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_model_on_a_published_backbone_loads_whole(tmp_path: Path, prefix: str):
+    name = "meta_spikeformer_15m"
+
+    class Model(BaseModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = SpikingBackbone(name, published_strides=True)
+            self.neck = nn.Linear(2, 2)
+
+        def forward(self, inputs, data_samples=None, mode="tensor"): ...
+
+    weights = {k: v.float() for k, v in Golden(name).weights().items() if k[:4] != "head"}
+    state = {f"backbone.{key}": value for key, value in weights.items()}
+    state["neck.weight"] = torch.full((2, 2), 7.0)
+    path = tmp_path / "published.pth"
+    torch.save({"state_dict": {prefix + key: value for key, value in state.items()}}, path)
+    expected = build_backbone(name, time_steps=1)
+    load_weights(expected, weights)
+    runner = SafeRunner(Model(), work_dir=str(tmp_path), experiment_name=uuid.uuid4().hex)
+    runner.load_checkpoint(str(path))
+    assert_has(runner.model.backbone, expected.state_dict())
+    assert (runner.model.neck.weight == 7).all()
+    (file,) = tmp_path.rglob("*.log")
+    assert f"load_from {path}: missing: neck.bias" in file.read_text()
 
 
 def test_what_is_left_out_is_named_also_where_it_ends_as_a_key_of_the_backbone(
