@@ -15,6 +15,7 @@ import torch
 
 from benchmark.results import find_records
 from benchmark.task import Run
+from tasks.openmmlab import loop
 from tests.tasks.openmmlab.tiny import ROOT, tiny_config, tiny_run
 from tests.tasks.torchrun import run_python
 
@@ -39,7 +40,7 @@ def work(run: Run, processes: int, limits: list[int]) -> list[dict[str, Any]]:
 def deterministic(task: str, folder: Path, batch: int, **changes: Any) -> Run:
     """A run whose loss is a mean over images, without anything random but their order."""
     hooks = [{"type": "FreezeNorms"}, {"type": "NoteLoss", "path": str(folder / "losses")}]
-    config = tiny_config(task, optim_wrapper=SGD, custom_hooks=hooks, **changes)
+    config = tiny_config(task, **{"optim_wrapper": SGD, "custom_hooks": hooks, **changes})
     config["train_dataloader"]["batch_size"] = batch
     pipeline = config["train_dataloader"]["dataset"]["pipeline"]
     config["train_dataloader"]["dataset"]["pipeline"] = [
@@ -82,6 +83,22 @@ def test_two_processes_train_and_score_as_one(tmp_path: Path):
     folders = [path.name for path in runs[1].folder.iterdir()]
     assert ".collected" not in folders
     assert not (ROOT / ".dist_test").exists()
+
+
+def test_two_batches_that_are_accumulated_are_one_twice_as_large(tmp_path: Path):
+    runs = []
+    for batches in (1, 2):
+        run = deterministic(
+            "segmentation",
+            tmp_path / str(batches),
+            batch=4 // batches,
+            optim_wrapper={**SGD, "accumulative_counts": batches},
+            param_scheduler=None,  # it counts batches
+        )
+        loop.train(run)
+        runs.append(run)
+    moved = distance(weights(runs[0], 1), weights(runs[0], 2))
+    assert distance(weights(runs[0], 2), weights(runs[1], 2)) < 0.05 * moved
 
 
 def test_two_processes_train_and_score_a_detector(tmp_path: Path):

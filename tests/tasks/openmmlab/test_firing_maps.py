@@ -229,12 +229,18 @@ def test_a_map_lies_on_its_image_and_padding_is_cut_off():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("data_root")
-def test_a_run_leaves_maps_as_files_and_in_tensorboard(tmp_path):
-    layer = "backbone.model.stages.1.downsample.lif"
+@pytest.mark.parametrize(
+    ("task", "layer"),
+    [
+        ("segmentation", "backbone.model.stages.1.downsample.lif"),
+        ("detection", "neck.fpn_convs.0.conv.fire.neuron"),
+    ],
+)
+def test_a_run_leaves_maps_as_files_and_in_tensorboard(tmp_path, task: str, layer: str):
     hook = {"type": "FiringRateMapsHook", "layer": layer, "count": 2}
-    config = tiny_config("segmentation", custom_hooks=[hook])
+    config = tiny_config(task, custom_hooks=[hook])
     config["train_cfg"]["max_epochs"] = 1
-    run = tiny_run(tmp_path / "run", "segmentation", config)
+    run = tiny_run(tmp_path / "run", task, config)
     loop.evaluate(run, loop.train(run))
     files = sorted((run.folder / "firing_rates" / layer).glob("*"))
     assert [file.name for file in files] == ["0000.png", "0003.png"]
