@@ -29,8 +29,8 @@ def on_devices(options: Mapping[str, Any]) -> dict[str, Any]:
         options: `trainer` of a configuration.
 
     Raises:
-        ConfigError: the options ask for several devices of one process, or for a precision that
-            "fsdp" has not.
+        ConfigError: the options ask for several devices of one process, or for a precision or for
+            norms that "fsdp" has not.
         UnknownNameError: there is no such strategy.
     """
     completed = dict(options)
@@ -42,6 +42,11 @@ def on_devices(options: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"trainer.precision is {precision!r}; with trainer.strategy=fsdp it is one of "
             f"{', '.join(_FSDP_PRECISIONS)}"
+        )
+    if strategy == "fsdp" and completed.get("sync_batchnorm"):
+        raise ConfigError(
+            "trainer.sync_batchnorm=True and trainer.strategy=fsdp, which leaves norms as "
+            "they are; leave one out"
         )
     for key in ("devices", "num_nodes"):
         asked = completed.pop(key, 1)

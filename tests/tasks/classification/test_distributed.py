@@ -133,5 +133,9 @@ class TestOptions:
         with pytest.raises(ConfigError, match="trainer.precision is '16-mixed'; with .*fsdp"):
             on_devices({"strategy": "fsdp", "precision": "16-mixed"})
 
+    def test_norms_that_fsdp_has_not(self):
+        with pytest.raises(ConfigError, match="sync_batchnorm=True and trainer.strategy=fsdp"):
+            on_devices({"strategy": "fsdp", "sync_batchnorm": True})
+
     def test_one_process_has_one_device(self):
         assert on_devices({"max_epochs": 3, "devices": "auto"}) == {"max_epochs": 3, "devices": 1}

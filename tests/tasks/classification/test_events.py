@@ -239,6 +239,17 @@ class TestCache:
         assert len(list(kept.rglob("*.npy"))) == 2
 
 
+@pytest.mark.parametrize("augment", [{"flip": 1.0}, {"cutout": 1.0}, {"roll": 5}])
+def test_all_time_steps_are_augmented_alike(nmnist: Path, augment: dict):
+    data = NMNISTDataModule(time_steps=3, augment=augment)
+    steps = data._augmentation()
+    frames = torch.arange(32.0 * 32).reshape(1, 1, 32, 32).expand(3, 2, 32, 32) + 1
+    for _ in range(5):
+        changed = steps(frames.clone())
+        assert not changed.equal(frames)
+        assert all(changed[t, p].equal(changed[0, 0]) for t in range(3) for p in range(2))
+
+
 def test_a_roll_moves_all_time_steps_alike():
     torch.manual_seed(0)
     frames = torch.rand(1, 2, 8, 8).expand(3, -1, -1, -1)

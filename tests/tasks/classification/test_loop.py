@@ -237,17 +237,23 @@ class TestCheckpointsAreWhole:
 
 
 class TestResuming:
-    @pytest.mark.parametrize(("ema", "workers"), [(None, 0), ({"decay": 0.5}, 0), (None, 2)])
+    @pytest.mark.parametrize(
+        "overrides",
+        [
+            [],
+            ["+ema={decay: 0.5}"],
+            ["data.num_workers=2"],
+            ["+model.mixup={mixup_alpha: 0.5}", "+trainer.accumulate_grad_batches=3"],
+        ],
+    )
     def test_it_is_exact(
-        self, new_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: dict, workers: int
+        self, new_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
     ):
         """Two epochs at once, and two with a kill in the second: the same to the bit."""
 
         def run_in(name: str) -> Run:
-            run = dataclasses.replace(new_run(2), folder=tmp_path / name)
+            run = dataclasses.replace(new_run(2, *overrides), folder=tmp_path / name)
             run.folder.mkdir()
-            run.config["ema"] = ema
-            run.config["data"]["num_workers"] = workers
             run.config["model"]["arguments"] = {"drop_path": 0.3}
             return run
 
@@ -271,7 +277,8 @@ class TestResuming:
         ends = [
             torch.load(run.folder / "epoch=1.ckpt", weights_only=True) for run in (whole, parted)
         ]
-        for key in ("state_dict", *(["current_model_state"] if ema else [])):
+        assert ("current_model_state" in ends[0]) == ("+ema={decay: 0.5}" in overrides)
+        for key in {"state_dict", "current_model_state"} & ends[0].keys():
             first, second = (end[key] for end in ends)
             assert first.keys() == second.keys()
             assert all(first[name].equal(second[name]) for name in first)
