@@ -260,7 +260,7 @@ def read_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
     try:
         with Image.open(file) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).split(" '")[0].split(" <")[0]  # without the file, which is said before
         raise DatasetError(
             f"{name or file} cannot be read: {reason}; get the file again, or leave it out"

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import lightning as L
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DistributedSampler
 
 from benchmark.registry import UnknownNameError
-from tasks.classification.data import Digits, DigitsDataModule, EpochShuffle, InOrder
+from tasks.classification.data import Digits, DigitsDataModule, EpochShuffle, InOrder, read_image
 from tasks.classification.data_modules import build_data_module
+from tasks.datasets import DatasetError
 from tasks.datasets.digits import load_glyphs
 
 
@@ -121,3 +125,10 @@ def test_a_trainer_of_ones_own_does_not_share_out_twice(processes: int):
     assert sorted(index for share in shares for index in share) == list(range(10))
     assert [len(share) for share in shares] == [len(list(share)) for share in shares]
     assert all(isinstance(one, DistributedSampler) for one in [*shares, EpochShuffle(range(3), 0)])
+
+
+def test_an_image_of_too_many_pixels_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DatasetError, match=r"a\.png cannot be read: Image size \(1024 pixels\)"):
+        read_image(tmp_path / "a.png")
