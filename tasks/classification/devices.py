@@ -71,26 +71,9 @@ def on_devices(options: Mapping[str, Any]) -> dict[str, Any]:
             save_distributed_checkpoint=False,
         )
         if strategy == "fsdp"
-        else _DDP(),
+        else DDPStrategy(),
         "plugins": [*completed.get("plugins", ()), environment],
     }
-
-
-class _DDP(DDPStrategy):
-    """DDP whose validation does without it.
-
-    In each forward it would have processes exchange buffers, of which some may have a batch more.
-    """
-
-    def on_validation_start(self) -> None:
-        assert self.lightning_module is not None
-        for buffer in self.lightning_module.buffers():
-            torch.distributed.broadcast(buffer, 0)
-
-    def validation_step(self, *arguments: Any, **options: Any) -> Any:
-        assert self.lightning_module is not None
-        with self.precision_plugin.val_step_context():
-            return self.lightning_module.validation_step(*arguments, **options)
 
 
 class _Joined(ClusterEnvironment):

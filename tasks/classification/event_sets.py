@@ -33,6 +33,12 @@ class _ClassFolders(EventsDataModule):
 
     splits: Mapping[Split, str] | None = None
 
+    def require(self, training: bool) -> None:
+        super().require(training)
+        if training and self.splits:
+            train, test = (self.published.folder / self.splits[each] for each in ("train", "test"))
+            require_classes(self.published, train, self.num_classes, SUFFIXES, like=test)
+
     def recordings(self, split: Split) -> list[Recording]:
         return [
             Recording(path, label)
@@ -47,9 +53,7 @@ class _ClassFolders(EventsDataModule):
         top, count = self.published.folder, self.num_classes
         if not self.splits:
             return require_classes(self.published, top, count, SUFFIXES)
-        scored = top / self.splits["test"]
-        like = scored if split == "train" else None
-        return require_classes(self.published, top / self.splits[split], count, SUFFIXES, like)
+        return require_classes(self.published, top / self.splits[split], count, SUFFIXES)
 
     def _of_split(self, files: list[Path], split: Split) -> list[Path]:
         if self.splits:
@@ -59,7 +63,7 @@ class _ClassFolders(EventsDataModule):
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.name[0] != "."]
+    return [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
 
 
 def _natural(path: Path) -> list[tuple[str, int]]:

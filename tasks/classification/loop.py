@@ -58,6 +58,7 @@ _OURS = (
     "enable_checkpointing",
     "enable_progress_bar",
     "fast_dev_run",
+    "limit_test_batches",
     "logger",
     "plugins",
     "reload_dataloaders_every_n_epochs",

@@ -159,10 +159,13 @@ class ClassificationModule(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        if self.mixup is not None and len(images) > 1:
+        if self.mixup is not None:
             self._require_mixable(images)
             if isinstance(self.mixup, Mixup) and len(images) % 2:  # it pairs images
-                images, labels = images[:-1], labels[:-1]
+                if len(images) == 1:
+                    images, labels = torch.cat([images, images]), torch.cat([labels, labels])
+                else:
+                    images, labels = images[:-1], labels[:-1]
             images, labels = self.mixup(images, labels)
         loss = self._loss(images, labels)
         self.log("train/loss", loss, prog_bar=True)

@@ -139,9 +139,10 @@ class SafeRunner(Runner):
         else:
             state = _in_our_names(unwrap(content))
             own = model.state_dict()
-            content = {"state_dict": _fitting(state, own, filename)}
-            for kind, keys in _Misfits(state, own).items():
+            misfits = _Misfits(state, own)
+            for kind, keys in misfits.items():
                 self.logger.info("load_from %s: %s: %s", filename, kind, ", ".join(keys))
+            content = {"state_dict": _fitting(state, own, misfits, filename)}
             self.call_hook("after_load_checkpoint", checkpoint=content)
             model.load_state_dict(content["state_dict"], strict=False)
         self._has_loaded = True
@@ -218,10 +219,9 @@ def _in_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fitting(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], misfits: _Misfits, path: str
 ) -> dict[str, Tensor]:
     """What of `state` fits; the first of what does not are named in the log."""
-    misfits = _Misfits(state, own)
     fits = {
         key: value
         for key, value in state.items()

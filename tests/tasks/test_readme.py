@@ -1,4 +1,4 @@
-"""What configs/README.md says can be set, can be set."""
+"""What configs/README.md says can be set leads to a place that is there."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def takes(task: Task, config: Path, override: str) -> bool:
 
 
 @pytest.mark.parametrize("override", OVERRIDES, ids=lambda parts: ".".join(parts[1:])[:50])
-def test_an_override_is_of_a_key_that_is_there(override: tuple[str, str, str]):
+def test_an_override_finds_its_place(override: tuple[str, str, str]):
     new, name, assigned = override
     task: Task = TASKS.get(name)()
     examples = [CONFIGS / path for path in EXAMPLES[name]]

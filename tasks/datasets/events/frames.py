@@ -63,7 +63,11 @@ def frames_by_time(
     if not len(events):
         return torch.zeros(time_steps, 2, *size)
     since = _since_first(events)
-    step = since // per_frame if per_frame else since * time_steps // (int(since.max()) + 1)
+    step = (
+        since // per_frame
+        if per_frame is not None
+        else since * time_steps // (int(since.max()) + 1)
+    )
     return _counted(events[step < time_steps], step[step < time_steps], time_steps, size)
 
 
@@ -97,7 +101,9 @@ def _since_first(events: Events) -> np.ndarray:
     """Microseconds since the first event."""
     first, last = int(events.t.min()), int(events.t.max())
     if last - first >= _LONGEST:
-        raise DatasetError(f"events from {first} to {last} microseconds; expected less than years")
+        raise DatasetError(
+            f"events from {first} to {last} microseconds; expected less than {_LONGEST} between"
+        )
     return events.t - first
 
 

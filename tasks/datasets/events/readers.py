@@ -110,9 +110,10 @@ def read_events(path: Path) -> Events:
         OSError: the file is not there or may not be read.
     """
     path = Path(path)
-    if path.suffix not in _READERS:
-        raise unknown_name("suffix of event files", path.suffix, _READERS)
-    return _READERS[path.suffix](path)
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
+        raise unknown_name("suffix of event files", suffix, _READERS)
+    return _READERS[suffix](path)
 
 
 def read_atis(path: Path) -> Events:
@@ -265,25 +266,28 @@ def read_npz(path: Path) -> Events:
     with path.open("rb") as file:
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                found = [_whole_numbers(arrays[name]) for name in "txyp"]
+                t, x, y, on = (_whole_numbers(name, arrays[name]) for name in "txyp")
+        except MemoryError:
+            raise
         except Exception as error:  # whatever zipfile and NumPy make of garbled bytes
             reason = " ".join(str(error).split())[:200]
             raise EventFileError(
                 path, 0, f"no archive of the arrays t, x, y, p: {reason}"
             ) from error
-    t, x, y, on = found
     if not len(t) == len(x) == len(y) == len(on):
         raise EventFileError(path, 0, "the arrays t, x, y, p are not equally long")
-    return Events(t, x.astype(np.int32), y.astype(np.int32), on.astype(bool))
+    return Events(t, x.astype(np.int32), y.astype(np.int32), on > 0)  # OFF is 0, or -1
 
 
-def _whole_numbers(array: NDArray) -> NDArray[np.int64]:
+def _whole_numbers(name: str, array: NDArray) -> NDArray[np.int64]:
     if array.ndim != 1 or array.dtype.kind not in "biuf":
-        raise ValueError(f"one is of shape {array.shape} and type {array.dtype}")
+        raise ValueError(f"{name} is of shape {array.shape} and type {array.dtype}")
     with np.errstate(invalid="ignore"):
         whole = array.astype(np.int64)
     if (whole != array).any():
-        raise ValueError("one holds other than whole numbers")
+        raise ValueError(f"{name} holds other than whole numbers")
+    if name in "xy" and (abs(whole) >= 2**31).any():
+        raise ValueError(f"{name} holds what is no place of a pixel")
     return whole
 
 

@@ -17,7 +17,7 @@ from benchmark.files import cache_root, write_atomically
 
 log = logging.getLogger("spikebench")
 
-_VERSION = 1  # of what is looked for
+_VERSION = 2  # of what is looked for
 
 
 @dataclass(frozen=True)

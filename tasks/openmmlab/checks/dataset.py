@@ -102,6 +102,8 @@ def _look_through(given: DataSet, dataset: Any, check: SplitCheck) -> None:
     else:
         try:
             entries = _entries(dataset)
+            classes = dataset.metainfo.get("classes") or ()
+            wrong, ignored = check_instances(entries, classes, _names_classes(given))
         except (
             AssertionError,
             AttributeError,
@@ -122,8 +124,6 @@ def _look_through(given: DataSet, dataset: Any, check: SplitCheck) -> None:
             check.errors.extend(_wrong_list(given, listed))
         else:
             check.annotations = sum(len(entry.get("instances", ())) for entry in entries)
-            classes = dataset.metainfo.get("classes") or ()
-            wrong, ignored = check_instances(entries, classes, _names_classes(given))
             check.errors.extend(wrong)
             skips += ignored
     check.skips = dict(skips)

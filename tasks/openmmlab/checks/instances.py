@@ -43,6 +43,8 @@ def check_instances(
 
 
 def _wrong(one: Mapping[str, Any], entry: Mapping[str, Any], classes: int) -> Iterator[str]:
+    if one.get("ignore_flag"):  # such as what XMLDataset takes for too small
+        return
     box, label = one.get("bbox"), one.get("bbox_label")
     if box is not None:
         left, top, right, bottom = box
@@ -53,12 +55,12 @@ def _wrong(one: Mapping[str, Any], entry: Mapping[str, Any], classes: int) -> It
                 f"has the box {list(box)}, outside its image of {entry.get('width')}x"
                 f"{entry.get('height')} pixels; mend the box or take the object out"
             )
-    if label is not None and not one.get("ignore_flag") and not 0 <= label < classes:
+    if label is not None and classes and not 0 <= label < classes:
         yield f"has the label {label}; expected 0 to {classes - 1}"
 
 
 def _beyond(left: float, top: float, entry: Mapping[str, Any]) -> bool:
-    return left >= entry.get("width", math.inf) or top >= entry.get("height", math.inf)
+    return left >= (entry.get("width") or math.inf) or top >= (entry.get("height") or math.inf)
 
 
 def _other_classes(entry: Mapping[str, Any], classes: Sequence[str]) -> Counter[str]:

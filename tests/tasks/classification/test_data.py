@@ -98,12 +98,14 @@ def test_an_order_follows_from_seed_and_epoch_alone():
 @pytest.mark.filterwarnings("ignore")
 def test_in_a_trainer_of_ones_own_every_epoch_has_its_order_and_its_noise(workers: int):
     seen: list[torch.Tensor] = []
+    orders: list[list[int]] = []
 
     class Sees(L.LightningModule):
         automatic_optimization = False
 
         def training_step(self, batch, batch_idx):
             seen.append(batch[0])
+            orders.append(batch[1].tolist())
 
         def configure_optimizers(self):
             return None
@@ -116,6 +118,7 @@ def test_in_a_trainer_of_ones_own_every_epoch_has_its_order_and_its_noise(worker
     sums = [sorted(images.sum((1, 2, 3)).tolist()) for images in seen]
     assert len(sums) == 3
     assert sums[0] != sums[1] != sums[2] != sums[0]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -134,6 +134,12 @@ class TestBadData:
         with pytest.raises(MissingDataError, match=r"Train/4 holds none of \.aedat, .*\.bin"):
             NMNISTDataModule().require(training=True)
 
+    def test_a_missing_split_is_said_first(self, nmnist: Path):
+        (nmnist / "Test").rename(nmnist / "elsewhere")
+        with pytest.raises(MissingDataError, match="Test is not there"):
+            NMNISTDataModule().require(training=True)
+        assert NMNISTDataModule().train_samples == 20
+
     def test_what_is_no_recording_is_passed_over(self, nmnist: Path):
         (nmnist / "Test" / "4" / "Thumbs.db").touch()
         assert len(NMNISTDataModule().recordings("test")) == 20
@@ -243,6 +249,7 @@ class TestCache:
 def test_all_time_steps_are_augmented_alike(nmnist: Path, augment: dict):
     data = NMNISTDataModule(time_steps=3, augment=augment)
     steps = data._augmentation()
+    torch.manual_seed(0)
     frames = torch.arange(32.0 * 32).reshape(1, 1, 32, 32).expand(3, 2, 32, 32) + 1
     for _ in range(5):
         changed = steps(frames.clone())

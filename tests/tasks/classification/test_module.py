@@ -79,10 +79,12 @@ def test_the_cosine_ends_at_the_least_rate():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_batch_of_one_has_nothing_to_be_mixed_with():
-    module = make(mixup={"mixup_alpha": 0.2})
+def test_a_batch_of_one_is_mixed_with_itself():
+    module = make(mixup={"mixup_alpha": 0.2}, label_smoothing=0.2).eval()
     module.log = lambda *_, **__: None
-    assert module.training_step((torch.randn(1, 3, 32, 32), torch.tensor([3])), 0).isfinite()
+    images, labels = torch.randn(1, 3, 32, 32), torch.tensor([3])
+    expected = F.cross_entropy(module(images), labels, label_smoothing=0.2)
+    torch.testing.assert_close(module.training_step((images, labels), 0), expected)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -12,15 +12,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.nn.parallel import DistributedDataParallel
 
 from benchmark import register_backbone
 from benchmark.backbones import FeatureInfo, to_time_first
 from benchmark.distributed import launched
 from benchmark.neurons import LIF
 from tasks.classification import data, loop
-
-SYNC = DistributedDataParallel._sync_buffers
 
 
 class WithoutNorms(nn.Module):
@@ -62,17 +59,9 @@ class NoteSteps(Callback):
         self.losses: list[float] = []
         self.sharded = False
         self.statistics: list[float] = []
-        self.exchanges = 0
 
-    def on_validation_batch_start(self, trainer: Any, module: Any, *batch: Any) -> None:
-        DistributedDataParallel._sync_buffers = self.exchange  # type: ignore[method-assign]
+    def on_validation_batch_end(self, trainer: Any, module: Any, *batch: Any) -> None:
         self.statistics.append(sum(float(one.double().sum()) for one in module.buffers()))
-
-    def exchange(self, *_: Any) -> None:
-        self.exchanges += 1
-
-    def on_validation_end(self, trainer: Any, module: Any) -> None:
-        DistributedDataParallel._sync_buffers = SYNC  # type: ignore[method-assign]
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *batch: Any) -> None:
         self.losses.append(float(outputs["loss"]))
@@ -103,7 +92,6 @@ def main(order: Path) -> None:
         "losses": note.losses,
         "sharded": note.sharded,
         "statistics": note.statistics,
-        "exchanges": note.exchanges,
         "trained": trained,
         "scored": seen,
         "metrics": metrics,

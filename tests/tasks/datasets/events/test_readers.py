@@ -214,6 +214,7 @@ def test_aedat4_that_is_cut_off_or_garbled_is_read_or_refused(samples: Path, tmp
         {"p": np.array(1)},
         {"x": np.zeros((1, 1), int)},
         {"x": np.zeros(2, int)},
+        {"y": np.array([2**32 + 5])},
     ],
 )
 def test_arrays_that_are_no_events_are_refused(tmp_path: Path, wrong: dict[str, np.ndarray]):
@@ -221,6 +222,14 @@ def test_arrays_that_are_no_events_are_refused(tmp_path: Path, wrong: dict[str, 
     np.savez(tmp_path / "a.npz", **{**sound, **wrong})
     with pytest.raises(EventFileError, match=r"a\.npz at byte 0: "):
         read_events(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("off", [0, -1])
+def test_polarities_of_archives(tmp_path: Path, off: int):
+    sound = {name: np.zeros(2, int) for name in "txy"}
+    np.savez(tmp_path / "A.NPZ", **sound, p=np.array([off, 1]))
+    (tmp_path / "A.NPZ.npz").rename(tmp_path / "A.NPZ")
+    assert read_events(tmp_path / "A.NPZ").on.tolist() == [False, True]
 
 
 def test_one_array_is_no_archive(tmp_path: Path):

@@ -109,7 +109,7 @@ def test_other_classes_than_those_of_the_data_set_are_an_error(config, tmp_path:
         ({"bbox": [0, 0, float("nan"), 3], "bbox_label": 0}, "without area"),
         ({"bbox": [0, 0, 3, 3], "bbox_label": 2}, "has the label 2; expected 0 to 1"),
         ({"bbox": [0, 0, 3, 3], "bbox_label": -1}, "has the label -1; expected 0 to 1"),
-        ({"bbox": [0, 0, 3, 3], "bbox_label": -1, "ignore_flag": 1}, None),
+        ({"bbox": [0, 0, 0, 3], "bbox_label": -1, "ignore_flag": 1}, None),
         ({"bbox": [0.0, 0.0, 0.5, 0.5], "bbox_label": 1}, None),
         ({"mask": []}, None),
     ],
