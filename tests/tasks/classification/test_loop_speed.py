@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from benchmark.neurons import use_backend
 from benchmark.task import Run
 from tasks.classification import loop
 from tasks.classification.data_modules import build_data_module
@@ -23,6 +24,13 @@ from tests.tasks.small import CONFIGS, NANO
 IMAGES, STEPS = 12_800, 5
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(autouse=True)
+def neurons() -> Iterator[None]:
+    """In the form that runs take, and not in the tests' reference one."""
+    with use_backend("auto"):
+        yield
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch.profiler import ProfilerActivity, profile
 
+from benchmark.neurons import use_backend
 from tasks.detection import registered
 from tasks.openmmlab.data import located
 from tests.tasks.small import CONFIGS, resolved
@@ -28,6 +30,13 @@ OF_512 = (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.data, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(autouse=True)
+def neurons() -> Iterator[None]:
+    """In the form that runs take, and not in the tests' reference one."""
+    with use_backend("auto"):
+        yield
 
 
 def products(average: Any) -> bool:
