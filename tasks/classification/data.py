@@ -141,25 +141,11 @@ class DataModule(L.LightningDataModule):
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, **options)
 
 
-class _Shared(DistributedSampler):
-    """Items shared out between processes; being one of these, Lightning does not divide it again.
-
-    Args:
-        dataset: the items.
-        share: which of how many processes this is.
-    """
-
-    def __init__(self, dataset: Samples, share: tuple[int, int]) -> None:
-        rank, processes = share
-        super().__init__(cast(Dataset, dataset), processes, rank)
-        self.count = len(dataset)
-
-
-class EpochShuffle(_Shared):
+class EpochShuffle(DistributedSampler):
     """A random order that follows from seed and epoch, whatever was drawn before.
 
     Each process has every so-many-th item, and all have equally many, so that what they have in a
-    step is what one of them alone would have.
+    step is what one of them alone would have. Lightning shares out no DistributedSampler again.
 
     Args:
         dataset: the items.
@@ -171,29 +157,35 @@ class EpochShuffle(_Shared):
     def __init__(
         self, dataset: Samples, seed: int, epoch: int = 0, share: tuple[int, int] = (0, 1)
     ) -> None:
-        super().__init__(dataset, share)
-        self.seed = seed
+        rank, processes = share
+        super().__init__(cast(Dataset, dataset), processes, rank, seed=seed, drop_last=True)
         self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count // self.num_replicas
 
     def __iter__(self) -> Iterator[int]:
         order = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
-        shuffled = torch.randperm(self.count, generator=order)
-        yield from shuffled[: len(self) * self.num_replicas][
-            self.rank :: self.num_replicas
-        ].tolist()
+        count = self.num_samples * self.num_replicas
+        shuffled = torch.randperm(len(self.dataset), generator=order)[:count]  # type: ignore[arg-type]
+        return iter(shuffled[self.rank :: self.num_replicas].tolist())
 
 
-class InOrder(_Shared):
-    """Every item once, in order, in one of the processes."""
+class InOrder(DistributedSampler):
+    """Every item once, in order, in one of the processes, of which some may have none.
+
+    Args:
+        dataset: the items.
+        share: which of how many processes this is.
+    """
+
+    def __init__(self, dataset: Samples, share: tuple[int, int]) -> None:
+        rank, processes = share
+        super().__init__(cast(Dataset, dataset), processes, rank)
+        self._own = range(rank, len(dataset), processes)
 
     def __len__(self) -> int:
-        return len(range(self.rank, self.count, self.num_replicas))
+        return len(self._own)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.rank, self.count, self.num_replicas))
+        return iter(self._own)
 
 
 def derived_seed(*numbers: int) -> int:

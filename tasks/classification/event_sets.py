@@ -50,10 +50,8 @@ class _ClassFolders(EventsDataModule):
         return [folder.name for folder in self._folders("test")]
 
     def _folders(self, split: Split) -> list[Path]:
-        top, count = self.published.folder, self.num_classes
-        if not self.splits:
-            return require_classes(self.published, top, count, SUFFIXES)
-        return require_classes(self.published, top / self.splits[split], count, SUFFIXES)
+        below = self.published.folder / (self.splits[split] if self.splits else "")
+        return require_classes(self.published, below, self.num_classes, SUFFIXES)
 
     def _of_split(self, files: list[Path], split: Split) -> list[Path]:
         if self.splits:
@@ -63,7 +61,8 @@ class _ClassFolders(EventsDataModule):
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    shown = (path for path in folder.iterdir() if path.name[0] != ".")
+    return [path for path in shown if path.suffix.lower() in SUFFIXES]
 
 
 def _natural(path: Path) -> list[tuple[str, int]]:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.registry import DefaultScope
 
+from benchmark.neurons import use_backend
 from benchmark.task import Run
 from tasks.datasets.digit_scenes import ensure_digit_scenes
 
@@ -61,6 +63,16 @@ def scenes(data_root: Path) -> Path:
 def configs() -> dict[str, Path]:
     """The configuration of each task."""
     return CONFIGS
+
+
+@pytest.fixture
+def as_runs_compute() -> Iterator[None]:
+    """On all cores, and neurons in the form that runs take, not in the tests' reference one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(torch.multiprocessing.cpu_count())
+    with use_backend("auto"):
+        yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

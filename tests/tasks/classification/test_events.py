@@ -141,7 +141,8 @@ class TestBadData:
         assert NMNISTDataModule().train_samples == 20
 
     def test_what_is_no_recording_is_passed_over(self, nmnist: Path):
-        (nmnist / "Test" / "4" / "Thumbs.db").touch()
+        for name in ("Thumbs.db", "._00000.bin"):
+            (nmnist / "Test" / "4" / name).touch()
         assert len(NMNISTDataModule().recordings("test")) == 20
 
     def test_splits_of_other_classes(self, nmnist: Path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
-from benchmark.neurons import use_backend
 from benchmark.task import Run
 from tasks.classification import loop
 from tasks.classification.data_modules import build_data_module
@@ -24,13 +23,6 @@ from tests.tasks.small import CONFIGS, NANO
 IMAGES, STEPS = 12_800, 5
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-
-
-@pytest.fixture(autouse=True)
-def neurons() -> Iterator[None]:
-    """In the form that runs take, and not in the tests' reference one."""
-    with use_backend("auto"):
-        yield
 
 
 @pytest.fixture
@@ -81,11 +73,10 @@ class Turns(Callback):
         return time.perf_counter() - start
 
 
+@pytest.mark.usefixtures("as_runs_compute")
 def test_the_loop_keeps_the_model_busy(
     cifar10, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(torch.multiprocessing.cpu_count())
     config = ClassificationTask().resolve(
         CONFIGS / "classification" / "cifar10_nano.py", NANO, {}, ["trainer.max_epochs=1"]
     )
@@ -106,7 +97,6 @@ def test_the_loop_keeps_the_model_busy(
     make = loop._trainer
     monkeypatch.setattr(loop, "_trainer", lambda run, callbacks: make(run, [turns, *callbacks]))
     loop.train(run)
-    torch.set_num_threads(threads)
     step, looped = (
         batch_size * STEPS * len(each) / sum(each) for each in (turns.bare[:-1], turns.loop)
     )

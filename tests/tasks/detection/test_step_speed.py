@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch.profiler import ProfilerActivity, profile
 
-from benchmark.neurons import use_backend
 from tasks.detection import registered
 from tasks.openmmlab.data import located
 from tests.tasks.small import CONFIGS, resolved
@@ -32,24 +30,16 @@ OF_512 = (
 pytestmark = [pytest.mark.slow, pytest.mark.data, pytest.mark.filterwarnings("ignore")]
 
 
-@pytest.fixture(autouse=True)
-def neurons() -> Iterator[None]:
-    """In the form that runs take, and not in the tests' reference one."""
-    with use_backend("auto"):
-        yield
-
-
 def products(average: Any) -> bool:
     return any(name in average.key for name in PRODUCTS)
 
 
+@pytest.mark.usefixtures("as_runs_compute")
 def test_most_of_a_step_is_in_convolutions_and_the_loader_keeps_up(samples: Path):
     """512x512, batch 2, T = 1: 60 % of the step; images of the loader a second, 1.5 of the step."""
     assert registered
     _, plain = resolved(CONFIGS / "detection" / "mask_rcnn_15m_t1_coco.py", *OF_512)
     config = Config(located(plain))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(torch.multiprocessing.cpu_count())
     with DefaultScope.overwrite_default_scope(config.default_scope):
         loader = Runner.build_dataloader(config.train_dataloader, seed=0)
         batches, start, loaded = [], 0.0, 0
@@ -72,7 +62,6 @@ def test_most_of_a_step_is_in_convolutions_and_the_loader_keeps_up(samples: Path
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         for batch in batches[:STEPS]:
             model.train_step(batch, wrapper)
-    torch.set_num_threads(threads)
     averages = profiled.key_averages()
     whole = sum(one.self_cpu_time_total for one in averages)
     share = sum(one.self_cpu_time_total for one in averages if products(one)) / whole
