@@ -72,7 +72,7 @@ def run_suite(
     processes = distributed.current()
     processes.on_main(lambda: _check_writable(outcome.folder))
     store = ResultStore(outcome.folder)
-    with _termination_as_interrupt():
+    with _interruptible() as interrupts:
         for number, (run, task) in enumerate(runs, 1):
             of = f"[{number}/{len(runs)}] {run.title}"
             processes.begin(f"{number}-{run.key}")
@@ -81,7 +81,7 @@ def run_suite(
                 outcome.skipped.append(run.title)
                 continue
             log.info("%s: running in %s", of, run.folder)
-            record = _recorded(run, task, suite.profile_images)
+            record = _recorded(run, task, suite.profile_images, interrupts)
             failure = None if record.error is None else processes.fail(record.error)
             if failure is not None:
                 record = record.model_copy(update={"error": failure.reason})
@@ -118,8 +118,8 @@ def evaluate(config: Path, weights: Path, work_dir: Path, **options: Any) -> tup
     run, task = plan_evaluation(config, weights, work_dir, **options)
     load_estimators()  # one that is wrong is said before scoring, not after
     _check_writable(work_dir / run.suite)
-    with _termination_as_interrupt():
-        record = _recorded(run, task, PROFILE_IMAGES, weights)
+    with _interruptible() as interrupts:
+        record = _recorded(run, task, PROFILE_IMAGES, interrupts, weights)
     if record.error is not None:
         raise UserError(record.error)
     return ResultStore(work_dir / run.suite).put(record), record
@@ -130,7 +130,13 @@ def _is_finished(store: ResultStore, key: str) -> bool:
     return done is not None and done.status == "finished"
 
 
-def _recorded(run: Run, task: Task, profile_images: int, weights: Path | None = None) -> Record:
+def _recorded(
+    run: Run,
+    task: Task,
+    profile_images: int,
+    interrupts: Sequence[int],
+    weights: Path | None = None,
+) -> Record:
     """Do one run, or score given weights; whatever goes wrong in it becomes its record."""
     processes = distributed.current()
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -154,6 +160,8 @@ def _recorded(run: Run, task: Task, profile_images: int, weights: Path | None = 
             results = _results(run, task, profile_images, weights)
             return Record(status="finished", **about, **results)
     except Exception as error:
+        if interrupts:  # torch.save and MMEngine's Config make other exceptions of it
+            raise KeyboardInterrupt from error
         message = " ".join(str(error).split())
         trace = run.folder / ("error.log" if processes.is_main else f"error.{processes.rank}.log")
         if processes.is_main or not isinstance(error, UserError):
@@ -302,18 +310,26 @@ def _log_to(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Take SIGTERM, which schedulers send, for Ctrl-C."""
+def _interruptible() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt at Ctrl-C, and at SIGTERM, which schedulers send; the signals so far.
+
+    Libraries make other exceptions of it, which are told from failures by the list.
+    """
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield signals
         return
 
-    def interrupt(*_: Any) -> None:
-        # not SIGINT: a shell's background process ignores that one
+    def interrupt(number: int, _: Any) -> None:
+        signals.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    handled = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        handled.append(signal.SIGINT)  # a shell's background process ignores it
+    before = {number: signal.signal(number, interrupt) for number in handled}
     try:
-        yield
+        yield signals
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -277,7 +277,7 @@ class _ProgressHook(Hook):
         epoch = {}
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             epoch["epoch"] = f"{runner.epoch + 1}/{runner.max_epochs}"
-        self._progress.update(runner.iter + 1, **epoch, loss=float(outputs["loss"]))
+        self._progress.update(runner.iter + 1, **epoch, loss=float(outputs["loss"].detach()))
 
     def before_test(self, runner: Runner) -> None:
         self._start(len(runner.test_dataloader))

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from benchmark import cli
 from benchmark.cli import runs
@@ -380,6 +383,40 @@ class TestRun:
         assert last == "interrupted: finished records are whole; run again to go on"
         assert "Traceback" not in done.err
         assert [record.seed for _, record in find_records(tmp_path / "work")] == [0]
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_an_interruption_that_a_library_hides_is_one(
+        self,
+        spikebench,
+        fake_task,
+        write_suite,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        number: signal.Signals,
+    ):
+        class Interrupted(io.BytesIO):
+            def write(self, data):
+                if self.tell() > 0:
+                    signal.raise_signal(number)
+                return super().write(data)
+
+        hidden = []
+
+        def train(self, run):
+            try:
+                torch.save({"weight": torch.zeros(4)}, Interrupted())
+            except RuntimeError as error:
+                hidden.append(error)
+                raise
+
+        monkeypatch.setattr(fake_task, "train", train)
+        before = signal.getsignal(number)
+        done = spikebench("run", str(write_suite()), "--work-dir", str(tmp_path / "work"))
+        assert done.code == 130
+        assert done.err.splitlines()[-1].startswith("interrupted: finished records are whole")
+        assert [type(error.__context__) for error in hidden] == [KeyboardInterrupt]
+        assert list(find_records(tmp_path / "work")) == []
+        assert signal.getsignal(number) is before
 
     def test_a_limit_is_handed_on(self, spikebench, fake_task, write_suite, tmp_path: Path):
         work = tmp_path / "work"

@@ -296,10 +296,11 @@ class TestInterruption:
         """As in the background of a script: its shell has these processes ignore SIGINT."""
         code = (
             "import os, signal, sys\n"
-            "from benchmark.runner import _termination_as_interrupt\n"
+            "from benchmark.runner import _interruptible\n"
             "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
             "try:\n"
-            "    with _termination_as_interrupt():\n"
+            "    with _interruptible():\n"
+            "        os.kill(os.getpid(), signal.SIGINT)\n"
             "        os.kill(os.getpid(), signal.SIGTERM)\n"
             "except KeyboardInterrupt:\n"
             "    sys.exit(42)\n"
