@@ -37,6 +37,7 @@ contrast = dict(  # four images in five fluoresce, the others are stained
 )
 train_pipeline = [
     dict(type="LoadImageFromFile"),
+    dict(type="RandomEosin"),
     contrast,
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=scale, ratio_range=(0.7, 1.6), keep_ratio=True),
