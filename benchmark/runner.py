@@ -97,6 +97,8 @@ def run_suite(
                 figures = ", ".join(f"{k} {m.value:.4f}" for k, m in record.metrics.items())
                 log.info("%s: finished: %s", of, figures)
                 outcome.finished.append(run.title)
+            if interrupts:  # swallowed on its way, as in a `__del__`
+                raise KeyboardInterrupt
     return outcome
 
 
@@ -313,7 +315,7 @@ def _log_to(path: Path) -> Iterator[None]:
 def _interruptible() -> Iterator[list[int]]:
     """Raise KeyboardInterrupt at Ctrl-C, and at SIGTERM, which schedulers send; the signals so far.
 
-    Libraries make other exceptions of it, which are told from failures by the list.
+    Libraries swallow it, or make other exceptions of it, which the list tells from failures.
     """
     signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():

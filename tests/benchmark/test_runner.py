@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import contextlib
 import json
 import logging
 import os
@@ -292,6 +293,21 @@ class TestInterruption:
         assert set(records(work)) == {0}
         assert signal.getsignal(signal.SIGTERM) is before
 
+    def test_an_interrupt_that_is_swallowed_comes_after_its_run(
+        self, fake_task, write_suite: WriteSuite, work: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def train(self, run):
+            if run.seed == 1:
+                with contextlib.suppress(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+            return original(self, run)
+
+        original = fake_task.train
+        monkeypatch.setattr(fake_task, "train", train, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            run_suite(write_suite(seeds=[0, 1, 2]), work)
+        assert set(records(work)) == {0, 1}
+
     def test_termination_works_where_ctrl_c_is_ignored(self):
         """As in the background of a script: its shell has these processes ignore SIGINT."""
         code = (
@@ -299,11 +315,11 @@ class TestInterruption:
             "from benchmark.runner import _interruptible\n"
             "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
             "try:\n"
-            "    with _interruptible():\n"
+            "    with _interruptible() as interrupts:\n"
             "        os.kill(os.getpid(), signal.SIGINT)\n"
             "        os.kill(os.getpid(), signal.SIGTERM)\n"
             "except KeyboardInterrupt:\n"
-            "    sys.exit(42)\n"
+            "    sys.exit(42 if interrupts == [signal.SIGTERM] else 1)\n"
         )
         assert subprocess.run([sys.executable, "-c", code]).returncode == 42
 
