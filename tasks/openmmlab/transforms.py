@@ -11,7 +11,7 @@ from mmengine.registry import TRANSFORMS
 
 OTSU_GAMMA = 0.7  # lifts dim objects out of the dark before Otsu's threshold is sought
 EOSIN = (0.11, 0.99, 0.07)
-"""Optical density of eosin in blue, green and red (Ruifrok and Johnston 2001, "Quantification of
+"""How strongly eosin absorbs blue, green and red (Ruifrok and Johnston 2001, "Quantification of
 histochemical staining by color deconvolution")."""
 
 
@@ -25,13 +25,14 @@ class RandomEosin(BaseTransform):
     """Stain micrographs of tissue that has no eosin with it, in clouds as of cytoplasm.
 
     Haematoxylin stains nuclei, eosin the rest. Who learns from tissue stained for nuclei alone
-    takes all that is stained for nuclei. Densities of stains add up (Beer and Lambert), so eosin
+    takes all that is stained for nuclei. What stains absorb adds up (Beer and Lambert), so eosin
     can be added to an image; where it is random. Images of fluorescence stay, and those that would
     be too dark to be told from them.
 
     Args:
-        prob: of an image to be stained.
-        most: optical density where there is most of it, in an image that has the most.
+        prob: of a stained image to be tried.
+        most: absorbance, the natural logarithm of what goes in over what comes out, where there is
+            most of it in an image that has the most.
     """
 
     def __init__(self, prob: float = 0.5, most: float = 1.5) -> None:
