@@ -37,10 +37,9 @@ contrast = dict(  # four images in five fluoresce, the others are stained
 )
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="RandomEosin"),
     contrast,
     dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=scale, ratio_range=(0.7, 1.6), keep_ratio=True),
+    dict(type="RandomResize", scale=scale, ratio_range=(0.9, 1.1), keep_ratio=True),
     dict(type="RandomCrop", crop_size=size),
     dict(
         type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]

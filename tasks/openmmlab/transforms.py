@@ -10,56 +10,6 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
 OTSU_GAMMA = 0.7  # lifts dim objects out of the dark before Otsu's threshold is sought
-EOSIN = (0.11, 0.99, 0.07)
-"""How strongly eosin absorbs blue, green and red (Ruifrok and Johnston 2001, "Quantification of
-histochemical staining by color deconvolution")."""
-
-
-def is_stained(image: np.ndarray) -> bool:
-    """Whether a micrograph is of stained tissue under transmitted light: bright, on the whole."""
-    return bool(image.mean() > 127.5)
-
-
-@TRANSFORMS.register_module()
-class RandomEosin(BaseTransform):
-    """Stain micrographs of tissue that has no eosin with it, in clouds as of cytoplasm.
-
-    Haematoxylin stains nuclei, eosin the rest. Who learns from tissue stained for nuclei alone
-    takes all that is stained for nuclei. What stains absorb adds up (Beer and Lambert), so eosin
-    can be added to an image; where it is random. Images of fluorescence stay, and those that would
-    be too dark to be told from them.
-
-    Args:
-        prob: of a stained image to be tried.
-        most: absorbance, the natural logarithm of what goes in over what comes out, where there is
-            most of it in an image that has the most.
-    """
-
-    def __init__(self, prob: float = 0.5, most: float = 1.5) -> None:
-        self.prob = prob
-        self.most = most
-
-    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Replace `results['img']`, `(H, W, 3)` in BGR order of dtype uint8, by the same shape."""
-        image = results["img"]
-        if not is_stained(image) or np.random.rand() >= self.prob:
-            return results
-        density = np.random.uniform(0, self.most) * self._clouds(image.shape[1], image.shape[0])
-        light = image * np.exp(-density[..., None] * EOSIN)
-        stained = light.round().astype(np.uint8)
-        if is_stained(stained):
-            results["img"] = stained
-        return results
-
-    @staticmethod
-    def _clouds(width: int, height: int) -> np.ndarray:
-        """A map of random values from 0 to 1, coarse and fine ones."""
-        clouds = np.zeros((height, width))
-        for cells in (3, 10, 30):
-            values = np.random.rand(cells, cells)
-            clouds += cv2.resize(values, (width, height), interpolation=cv2.INTER_CUBIC)
-        clouds -= clouds.min()
-        return clouds / clouds.max()
 
 
 @TRANSFORMS.register_module()
@@ -107,7 +57,7 @@ class BrightOnDark(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace `results['img']`, `(H, W, 3)` in BGR order of dtype uint8, by the same shape."""
         image = results["img"]
-        stained = is_stained(image)
+        stained = image.mean() > 127.5
         itself = image = 255 - image if stained else image
         if stained and self.red:
             image = image[..., 2:].repeat(3, axis=2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
 
-from tasks.openmmlab.transforms import BrightOnDark, RandomEosin
+from tasks.openmmlab.transforms import BrightOnDark
 
 
 def of(image: np.ndarray, **options: float | None) -> np.ndarray:
@@ -95,44 +95,3 @@ def test_an_image_of_one_value_is_black():
 @pytest.mark.parametrize("scope", ["mmdet", "mmseg"])
 def test_both_packages_find_it(scope: str):
     assert isinstance(TRANSFORMS.build({"type": "BrightOnDark", "_scope_": scope}), BrightOnDark)
-
-
-class TestRandomEosin:
-    @pytest.fixture
-    def tissue(self) -> np.ndarray:
-        image = np.full((60, 80, 3), 235, np.uint8)
-        image[20:40, 30:50] = (200, 70, 130)  # a nucleus, in BGR order
-        return image
-
-    def of(self, image: np.ndarray, seed: int = 0, **options: float) -> np.ndarray:
-        np.random.seed(seed)
-        return RandomEosin(**options)({"img": image.copy()})["img"]
-
-    def test_it_takes_green_a_little_blue_and_hardly_any_red(self, tissue: np.ndarray):
-        seen = self.of(tissue, prob=1.0, most=1.0)
-        assert (seen.dtype, seen.shape) == (np.uint8, tissue.shape)
-        density = np.log(tissue / seen.astype(float))
-        blue, green, red = density.reshape(-1, 3).T
-        assert green.min() < 0.02
-        assert 0.3 < green.max() <= 1.0
-        assert np.abs(blue - 0.11 / 0.99 * green).max() < 0.02
-        assert np.abs(red - 0.07 / 0.99 * green).max() < 0.02
-
-    def test_nuclei_absorb_as_much_more_red_as_before(self, tissue: np.ndarray):
-        seen = self.of(tissue, prob=1.0)
-        assert (seen[20:40, 30:50, 2] < 135).all()
-        assert (seen[:20, :, 2] > 205).all()
-
-    def test_images_differ_and_a_seed_decides(self, tissue: np.ndarray):
-        seen = [self.of(tissue, seed, prob=1.0) for seed in (0, 0, 1)]
-        np.testing.assert_array_equal(seen[0], seen[1])
-        assert (seen[0] != seen[2]).any()
-
-    def test_so_many_are_stained(self, tissue: np.ndarray):
-        changed = [(self.of(tissue, seed, prob=0.3) != tissue).any() for seed in range(200)]
-        assert 0.2 < np.mean(changed) < 0.4
-
-    def test_fluorescence_and_what_would_pass_for_it_stay(self, micrograph: np.ndarray):
-        dark = np.full((40, 50, 3), 130, np.uint8)
-        for image in (micrograph, dark):
-            np.testing.assert_array_equal(self.of(image, prob=1.0), image)
