@@ -114,9 +114,8 @@ def count_images(batch: Any) -> int:
     """How many images a batch holds.
 
     Args:
-        batch: a tensor of shape `(B, ...)`, a mapping with B `inputs` or with a list of views of B
-            `inputs` each (MMEngine's test-time augmentation), a list of B images `(C, H, W)`, or a
-            tuple or list whose first element is one of these.
+        batch: a tensor of shape `(B, ...)`, a mapping with B `inputs`, a list of B images
+            `(C, H, W)`, or a tuple or list whose first element is one of these.
 
     Raises:
         TypeError: it is none of these.
@@ -124,9 +123,7 @@ def count_images(batch: Any) -> int:
     if isinstance(batch, Tensor) and batch.dim() > 0:
         return batch.shape[0]
     if isinstance(batch, Mapping) and "inputs" in batch:
-        inputs = batch["inputs"]
-        views = isinstance(inputs, tuple | list) and inputs and isinstance(inputs[0], tuple | list)
-        return len(inputs[0] if views else inputs)
+        return len(batch["inputs"])
     if isinstance(batch, list) and all(isinstance(x, Tensor) and x.dim() == 3 for x in batch):
         return len(batch)
     if isinstance(batch, tuple | list) and batch:

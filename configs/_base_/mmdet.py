@@ -3,4 +3,3 @@ _base_ = ["mmdet::_base_/default_runtime.py"]
 
 custom_imports = dict(imports=["tasks.detection.registered"], allow_failed_imports=False)
 default_hooks = dict(checkpoint=dict(type="PlainCheckpointHook"))
-tta = False  # test as `tools/test.py --tta` does, with tta_model and tta_pipeline

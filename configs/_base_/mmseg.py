@@ -2,4 +2,3 @@
 _base_ = ["mmseg::_base_/default_runtime.py"]
 
 custom_imports = dict(imports=["tasks.segmentation.registered"], allow_failed_imports=False)
-tta = False  # test as `tools/test.py --tta` does, with tta_model and tta_pipeline

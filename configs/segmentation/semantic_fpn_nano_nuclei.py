@@ -39,7 +39,7 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     contrast,
     dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=scale, ratio_range=(0.9, 1.1), keep_ratio=True),
+    dict(type="RandomResize", scale=scale, ratio_range=(0.7, 1.6), keep_ratio=True),
     dict(type="RandomCrop", crop_size=size),
     dict(
         type="RandomFlip", prob=[0.25, 0.25, 0.25], direction=["horizontal", "vertical", "diagonal"]

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import all_reduce, is_distributed
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -116,13 +115,8 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
 def probe(run: Run, checkpoint: Path) -> Probe:
     """The trained model and its test batches, run as in testing."""
     with _testing(run, checkpoint) as runner:
-        model = bare(runner.model)
-        return Probe(
-            model,
-            runner.test_dataloader,
-            _test_step_of(runner.model),
-            backbone_info(model, run.config),
-        )
+        backbone = backbone_info(runner.model, run.config)
+        return Probe(runner.model, runner.test_dataloader, type(runner.model).test_step, backbone)
 
 
 def _config(run: Run) -> Config:
@@ -206,26 +200,9 @@ def _testing(run: Run, checkpoint: Path) -> Iterator[Runner]:
     config.pop("optim_wrapper")
     config.pop("param_scheduler", None)
     config.load_from = None  # MMEngine would load it over the checkpoint before it tests
-    if config.get("tta"):  # as `tools/test.py --tta`
-        config.model = {**config.tta_model, "module": config.model}
-        config.test_dataloader.dataset.pipeline = config.tta_pipeline
     with _runner(config) as runner:
         load_weights(bare(runner.model), checkpoint)
         yield runner
-
-
-def _test_step_of(tested: Any) -> Callable[[Any, Any], Any]:
-    """How the bare model, or another form of it, is tested: on every view, where testing is."""
-    if is_model_wrapper(tested):
-        tested = tested.module
-    if not isinstance(tested, BaseTTAModel):
-        return type(tested).test_step
-
-    def test_step(model: Any, batch: Any) -> Any:
-        tested.module = model
-        return tested.test_step(batch)
-
-    return test_step
 
 
 class _MeanLossHook(Hook):

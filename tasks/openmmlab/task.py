@@ -31,9 +31,6 @@ _RUNNER_KEYS = frozenset(
         "optim_wrapper",
         "param_scheduler",
         "sync_bn",
-        "tta",
-        "tta_model",
-        "tta_pipeline",
         *(
             f"{split}_{part}"
             for split in ("train", "val", "test")
@@ -43,8 +40,7 @@ _RUNNER_KEYS = frozenset(
         "val_evaluator",
     }
 )
-"""What MMEngine's Runner reads of a configuration, less what a run decides, and `tta`: whether
-testing is that of `tools/test.py --tta`."""
+"""What MMEngine's Runner reads of a configuration, less what a run decides."""
 
 
 class OpenMMLabTask(Task):
@@ -61,7 +57,6 @@ class OpenMMLabTask(Task):
     ) -> dict[str, Any]:
         read = read_config(config)
         resolved = overridden(_without_helpers(read), overrides, config.name)
-        _settle_augmented_testing(resolved, config)
         model = resolved.get("model")
         described = model.get("backbone") if isinstance(model, dict) else None
         kind = described.get("type") if isinstance(described, dict) else described
@@ -108,27 +103,6 @@ class OpenMMLabTask(Task):
 
         read = _without_helpers(read_config(config))
         return check_data(overridden(read, overrides, config.name))
-
-
-def _settle_augmented_testing(config: dict[str, Any], path: Path) -> None:
-    """Leave out how test images would be augmented where they are not.
-
-    Raises:
-        ConfigError: they are to be, and how is not said.
-    """
-    asked = config.get("tta", False)
-    if not isinstance(asked, bool):
-        raise ConfigError(f"{path}: tta is {asked!r}; expected True or False")
-    if not asked:
-        for key in ("tta", "tta_model", "tta_pipeline"):
-            config.pop(key, None)
-    missing = [key for key in ("tta_model", "tta_pipeline") if asked and not config.get(key)]
-    if missing:
-        raise ConfigError(
-            f"{path}: tta is True, and there is no {' and no '.join(missing)}; expected a model "
-            "that merges views and a pipeline that ends in TestTimeAug, as `tools/test.py --tta` "
-            "takes them"
-        )
 
 
 def _without_helpers(config: Mapping[str, Any]) -> dict[str, Any]:
