@@ -94,7 +94,9 @@ class Record(Strict):
         by_time_steps: a metric as it is after 1, 2, ... T time steps of one pass, by metric; empty
             for T = 1, and where a task does not tell.
         parameters: of the whole model (backbone, neck and heads).
-        operations: the operation count of the model as coded, or None where the run failed.
+        views: how many views of each test image were scored, and are in the energies.
+        operations: the operation count of the model as coded, on one view of an image, or None
+            where the run failed.
         paper_operations: the same in the form that the papers' energies assume.
         energy_mj: energy per image in millijoules, by estimator id.
         energy_by_part: the same of each part (backbone, neck, ...), by estimator id and part.
@@ -121,6 +123,7 @@ class Record(Strict):
     per_class: dict[str, dict[str, float]] = Field(default_factory=dict)
     by_time_steps: dict[str, list[float]] = Field(default_factory=dict)
     parameters: int | None = None
+    views: int = 1
     operations: OperationReport | None = None
     paper_operations: OperationReport | None = None
     energy_mj: dict[str, float] = Field(default_factory=dict)

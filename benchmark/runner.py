@@ -222,7 +222,7 @@ def _profile(
     from benchmark.energy.meters import measured_mj_per_image
 
     probe: Probe = task.probe(run, checkpoint)
-    images = min(profile_images, evaluation.dataset.test_samples)
+    images = min(profile_images, evaluation.dataset.test_samples) * probe.views
     forms = dict.fromkeys([*RECORDED_FORMS, *(one.form for one in load_estimators().values())])
     reports = {form: _counted(run, probe, images, form) for form in forms}
     batches = until_counted(probe.batches, images)
@@ -231,10 +231,21 @@ def _profile(
         "parameters": sum(weight.numel() for weight in probe.model.parameters()),
         "operations": reports["as-coded"],
         "paper_operations": reports["paper"],
-        "energy_mj": energies(*reports.values()),
-        "energy_by_part": energies_by_part(*reports.values()),
-        "measured_energy_mj": measured_mj_per_image(probe.model, batches, probe.forward),
+        "views": probe.views,
+        "energy_mj": _of_all(probe.views, energies(*reports.values())),
+        "energy_by_part": {
+            name: _of_all(probe.views, parts)
+            for name, parts in energies_by_part(*reports.values()).items()
+        },
+        "measured_energy_mj": _of_all(
+            probe.views, measured_mj_per_image(probe.model, batches, probe.forward)
+        ),
     }
+
+
+def _of_all(views: int, energy: dict[str, float]) -> dict[str, float]:
+    """The energy of an image from that of a view."""
+    return {name: views * millijoules for name, millijoules in energy.items()}
 
 
 def _metrics(run: Run, task: Task, evaluation: Evaluation) -> dict[str, Metric]:

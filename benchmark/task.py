@@ -76,13 +76,15 @@ class Evaluation(NamedTuple):
 class Probe(NamedTuple):
     """What operations are counted on: `forward(model, batch)` for each batch of images.
 
-    The batches can be gone over again.
+    The batches can be gone over again. Where test images are augmented, each image is in as many
+    batches as it has views.
     """
 
     model: Any
     batches: Iterable[Any]
     forward: Callable[[Any, Any], Any]
     backbone: BackboneInfo
+    views: int = 1
 
 
 class Task(ABC):

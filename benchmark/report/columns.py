@@ -268,6 +268,11 @@ def _text(value: Callable[[Record], str | None]) -> Callable[[Group], Cell]:
     return lambda group: value(group.first)
 
 
+def protocol_of(record: Record) -> str:
+    """The name of the configuration, and how many views of an image it scores if several."""
+    return record.protocol if record.views == 1 else f"{record.protocol}, {record.views} views"
+
+
 TASK = Column("task", "task", _text(lambda record: record.task), "text")
 COMMON = (
     Column("backbone", "backbone", lambda group: group.label, "text"),
@@ -304,7 +309,7 @@ COMMON = (
         "setting",
         decimals=0,
     ),
-    Column("protocol", "protocol", _text(lambda record: record.protocol), "text"),
+    Column("protocol", "protocol", _text(protocol_of), "text"),
     Column("seeds", "seeds", lambda group: Figure((len(group.sources),)), "setting", decimals=0),
 )
 COUNTED_IMAGES = Column(
@@ -318,7 +323,11 @@ OPERATIONS = (
     Column(
         "dense_macs",
         "MACs per step (G)",
-        _shared(lambda record: record.operations.dense_macs if record.operations else None),
+        _shared(
+            lambda record: (
+                record.operations.dense_macs * record.views if record.operations else None
+            )
+        ),
         "constant",
         scale=1e-9,
     ),
@@ -326,7 +335,9 @@ OPERATIONS = (
         "synaptic_operations",
         "SynOps (G)",
         _measured(
-            lambda record: record.operations.synaptic_operations if record.operations else None
+            lambda record: (
+                record.operations.synaptic_operations * record.views if record.operations else None
+            )
         ),
         scale=1e-9,
     ),

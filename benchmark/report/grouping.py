@@ -106,6 +106,7 @@ def _experiment(record: Record) -> str:
             record.backbone_name,
             record.backbone and record.backbone.model_dump(),
             record.parameters,
+            record.views,
             record.partial,
         ]
     )
@@ -133,6 +134,7 @@ def _visible(record: Record) -> tuple:
         record.task,
         dataset and (dataset.name, dataset.split, dataset.test_samples),
         record.protocol,
+        record.views,
         record.backbone_name,
         backbone and backbone.time_steps,
         record.partial,
@@ -164,6 +166,7 @@ def _order(group: Group) -> tuple:
         record.task,
         (dataset.name, dataset.split) if dataset else ("", ""),
         record.protocol,
+        record.views,
         group.label,
         backbone.time_steps if backbone else 0,
         record.partial,

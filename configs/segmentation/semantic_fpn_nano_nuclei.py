@@ -53,6 +53,26 @@ test_pipeline = [
     dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]
+tta_pipeline = [  # with tta=True
+    dict(type="LoadImageFromFile"),
+    contrast,
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [
+                dict(type="Resize", scale=each, keep_ratio=True)
+                for each in (scale, (768, 614), (896, 717))
+            ],
+            [
+                dict(type="RandomFlip", prob=0.0),
+                dict(type="RandomFlip", prob=1.0, direction="horizontal"),
+                dict(type="RandomFlip", prob=1.0, direction="vertical"),
+            ],
+            [dict(type="LoadAnnotations")],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
+]
 dataset = dict(
     type="BaseSegDataset",
     data_root="data/nuclei200/",

@@ -12,7 +12,7 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -154,10 +154,11 @@ class SafeRunner(Runner):
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The model itself, out of what wraps it where several processes train it."""
-    inner = model.module if is_model_wrapper(model) else model
-    assert isinstance(inner, nn.Module)
-    return inner
+    """The model itself, out of what wraps it in several processes and in augmented testing."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        assert isinstance(model.module, nn.Module)
+        model = model.module
+    return model
 
 
 def _unapplied_gradients(runner: Runner) -> dict[str, Tensor]:

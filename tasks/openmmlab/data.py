@@ -6,7 +6,8 @@ for them below the data root instead, and its record keeps the names as they wer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,6 +30,7 @@ def located(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     root = data_root().absolute()
     named = {f"{split}_{part}" for split in SPLITS for part in ("dataloader", "evaluator")}
+    named.add("tta_pipeline")
     return {
         key: _moved(value, root) if key in named else value for key, value in dict(config).items()
     }
@@ -81,6 +83,19 @@ def leaves(described: Any, key: str = "dataset") -> Iterator[tuple[str, dict[str
             yield from leaves(described[wrapped], f"{key}.{wrapped}")
             return
     yield key, described
+
+
+def count_views(pipeline: Sequence[Mapping[str, Any]]) -> int:
+    """How many views of an image a pipeline gives that ends in TestTimeAug; else 0.
+
+    Example:
+        >>> flips = [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)]
+        >>> count_views([dict(type="TestTimeAug", transforms=[flips, [dict(type="Pack")]])])
+        2
+    """
+    if not pipeline or pipeline[-1].get("type") != "TestTimeAug":
+        return 0
+    return math.prod(len(choices) for choices in pipeline[-1]["transforms"])
 
 
 def require_files(described: Mapping[str, Any], key: str) -> None:

@@ -10,6 +10,7 @@ Switched on in a configuration:
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -25,7 +26,10 @@ from torch import Tensor, nn
 from benchmark.errors import UserError
 from benchmark.neurons import Neuron, is_neuron
 from benchmark.registry import unknown_name
+from tasks.openmmlab.checkpoints import bare
 from tasks.openmmlab.pictures import EvenlySpreadHook
+
+log = logging.getLogger("spikebench")
 
 _MOST_CALLS = 8
 _NAMED = 8
@@ -36,7 +40,8 @@ class FiringRateMapsHook(EvenlySpreadHook):
     """Draws where on the image the neurons of a layer fire, over time and at each time step.
 
     A map is the share of channels that fire at each place. A layer that runs several times in a
-    forward pass, as the heads do on every level of a pyramid, gets a row for each. PNG files are
+    forward pass, as the heads do on every level of a pyramid, gets a row for each. Of test images
+    that are augmented none is drawn, and a line says so. PNG files are
     `<work_dir>/firing_rates/<layer>/<image>.png`.
 
     Args:
@@ -58,9 +63,16 @@ class FiringRateMapsHook(EvenlySpreadHook):
         self._listening = contextlib.ExitStack()
 
     def before_run(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         self._neuron = find_neuron(model, self.layer)
         self._time_steps = getattr(getattr(model, "backbone", None), "time_steps", 1)
+
+    def before_test(self, runner: Runner) -> None:
+        tested = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if isinstance(tested, BaseTTAModel):
+            log.warning("no maps of %s: test images are augmented; tta=False has maps", self.layer)
+            return
+        super().before_test(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         if not self._checked:

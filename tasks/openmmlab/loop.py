@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ from tasks.checkpoints import latest_checkpoint
 from tasks.losses import require_finite
 from tasks.openmmlab.checkpoints import SafeRunner, bare
 from tasks.openmmlab.checks.data import require_sound_data
-from tasks.openmmlab.data import dataset_info, import_custom, leaves, located, require_files
+from tasks.openmmlab.data import (
+    count_views,
+    dataset_info,
+    import_custom,
+    leaves,
+    located,
+    require_files,
+)
 from tasks.openmmlab.pictures import PicturesHook
 from tasks.openmmlab.precision import fit_precision
 from tasks.openmmlab.resuming import ResumeIterationsHook, find_resumption, resume
@@ -115,8 +123,12 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
 def probe(run: Run, checkpoint: Path) -> Probe:
     """The trained model and its test batches, run as in testing."""
     with _testing(run, checkpoint) as runner:
-        backbone = backbone_info(runner.model, run.config)
-        return Probe(runner.model, runner.test_dataloader, type(runner.model).test_step, backbone)
+        model = bare(runner.model)
+        batches, views = runner.test_dataloader, 1
+        if run.config.get("tta"):
+            batches, views = _Views(batches), count_views(run.config["tta_pipeline"])
+        info = backbone_info(model, run.config)
+        return Probe(model, batches, type(model).test_step, info, views)
 
 
 def _config(run: Run) -> Config:
@@ -173,8 +185,11 @@ def _train_samples(config: Config) -> int | None:
 
 
 @contextlib.contextmanager
-def _runner(config: Config) -> Iterator[Runner]:
-    """A Runner that says what it has to say in `mmengine.log`, not on the screen."""
+def _runner(config: Config, augmented: Config | None = None) -> Iterator[Runner]:
+    """A Runner that says what it has to say in `mmengine.log`, not on the screen.
+
+    Its data are checked as `config` has them, whose keys people know.
+    """
     processes = distributed.current()
     file = Path(config.work_dir) / "mmengine.log" if processes.is_main else Path(os.devnull)
     with (
@@ -184,7 +199,7 @@ def _runner(config: Config) -> Iterator[Runner]:
     ):
         with processes.main_first():  # some data are made when they are first looked at
             require_sound_data(config.to_dict())
-        runner = SafeRunner.from_cfg(config)
+        runner = SafeRunner.from_cfg(augmented or config)
         try:
             yield runner
         finally:
@@ -200,9 +215,30 @@ def _testing(run: Run, checkpoint: Path) -> Iterator[Runner]:
     config.pop("optim_wrapper")
     config.pop("param_scheduler", None)
     config.load_from = None  # MMEngine would load it over the checkpoint before it tests
-    with _runner(config) as runner:
+    with _runner(config, _augmented(config) if config.get("tta") else None) as runner:
         load_weights(bare(runner.model), checkpoint)
         yield runner
+
+
+def _augmented(config: Config) -> Config:
+    """What tests on several views of each image, as `tools/test.py --tta`."""
+    augmented = copy.deepcopy(config)
+    augmented.model = {**config.tta_model, "module": config.model}
+    for _, dataset in leaves(augmented.test_dataloader.dataset):
+        dataset["pipeline"] = config.tta_pipeline
+    return augmented
+
+
+class _Views:
+    """Batches of augmented images as batches of one view each."""
+
+    def __init__(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._batches:
+            for inputs, samples in zip(batch["inputs"], batch["data_samples"], strict=True):
+                yield {"inputs": list(inputs), "data_samples": list(samples)}
 
 
 class _MeanLossHook(Hook):

@@ -31,6 +31,9 @@ _RUNNER_KEYS = frozenset(
         "optim_wrapper",
         "param_scheduler",
         "sync_bn",
+        "tta",
+        "tta_model",
+        "tta_pipeline",
         *(
             f"{split}_{part}"
             for split in ("train", "val", "test")
@@ -40,7 +43,8 @@ _RUNNER_KEYS = frozenset(
         "val_evaluator",
     }
 )
-"""What MMEngine's Runner reads of a configuration, less what a run decides."""
+"""What MMEngine's Runner reads of a configuration, less what a run decides, and `tta`: whether
+testing is that of `tools/test.py --tta`."""
 
 
 class OpenMMLabTask(Task):
@@ -57,6 +61,7 @@ class OpenMMLabTask(Task):
     ) -> dict[str, Any]:
         read = read_config(config)
         resolved = overridden(_without_helpers(read), overrides, config.name)
+        _settle_augmented_testing(resolved, overrides, config)
         model = resolved.get("model")
         described = model.get("backbone") if isinstance(model, dict) else None
         kind = described.get("type") if isinstance(described, dict) else described
@@ -103,6 +108,38 @@ class OpenMMLabTask(Task):
 
         read = _without_helpers(read_config(config))
         return check_data(overridden(read, overrides, config.name))
+
+
+def _settle_augmented_testing(config: dict[str, Any], overrides: Sequence[str], path: Path) -> None:
+    """Leave out how test images would be augmented where they are not.
+
+    Raises:
+        ConfigError: they are to be, and how is not said or cannot be done; or they are not, and an
+            override says how.
+    """
+    from tasks.openmmlab.data import count_views
+
+    asked = config.get("tta", False)
+    if not isinstance(asked, bool):
+        raise ConfigError(f"{path}: tta is {asked!r}; expected True or False")
+    if not asked:
+        config.pop("tta", None)
+        for key in ("tta_model", "tta_pipeline"):
+            config.pop(key, None)
+            if any(each.lstrip("+").startswith(key) for each in overrides):
+                raise ConfigError(f"{path}: {key} has no effect without tta=True; set that too")
+        return
+    if not config.get("tta_model") or count_views(config.get("tta_pipeline") or ()) == 0:
+        raise ConfigError(
+            f"{path}: tta=True needs a tta_model that merges views and a tta_pipeline that ends in "
+            "TestTimeAug, as tools/test.py --tta does; one is missing"
+        )
+    merges, heads = config["tta_model"]["type"], config["model"].get("roi_head") or {}
+    if merges == "DetTTAModel" and heads.get("mask_head"):
+        raise ConfigError(
+            f"{path}: tta=True: DetTTAModel merges boxes and no masks, and the model has a "
+            "mask_head; expected a detector of boxes"
+        )
 
 
 def _without_helpers(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.results import find_records
 from tests.tasks.small import NANO, PATHS, data_of, is_spiking, resolved, short
 from tests.tasks.tiny_data import TREES, make_tiny
 
@@ -62,3 +63,51 @@ def test_train_and_test(spikebench, path: Path):
     (checkpoint,) = (folder / "out").glob("*_1.pth")
     tested = run(PACKAGES[task], "test.py", path, checkpoint, *given, **where)
     assert re.search(rf"\b{METRICS[task]}: \d\.\d+", tested)
+
+
+def test_augmented_testing_scores_as_the_stock_script_does(spikebench, tmp_path: Path):
+    """`tools/test.py --tta` and `tta=True`, on weights that have seen two images."""
+    (base,) = (path for path in PATHS if path.stem == "semantic_fpn_digit_scenes")
+    config = tmp_path / "segmentation" / "augmented.py"
+    config.parent.mkdir()
+    config.write_text(
+        f"_base_ = [{str(base)!r}]\n"
+        # the stock script has this one take the place of the model's own
+        "data_preprocessor = _base_.model.data_preprocessor\n"
+        "tta_pipeline = [dict(type='LoadImageFromFile'), dict(type='TestTimeAug', transforms=[\n"
+        "    [dict(type='Resize', scale=(side, side)) for side in (48, 64, 96)],\n"
+        "    [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],\n"
+        "    [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]])]\n"
+    )
+    options = short(resolved(base)[1])
+    options += [f"{split}_dataloader.dataset.indices=4" for split in ("train", "val", "test")]
+    given = ["--work-dir", tmp_path / "out", "--cfg-options", *options]
+    where = {"env": spikebench.env, "cwd": tmp_path}
+    run("mmseg", "train.py", config, *given, **where)
+    (weights,) = (tmp_path / "out").glob("*_1.pth")
+    plain, stock = (
+        run("mmseg", "test.py", config, weights, *flag, *given, **where)
+        for flag in ((), ("--tta",))
+    )
+    ours = spikebench(
+        "evaluate",
+        config,
+        "--weights",
+        weights,
+        "--set",
+        "tta=True",
+        "--limit",
+        "4",
+        "--backbone",
+        NANO,
+        "--work-dir",
+        tmp_path / "ours",
+    )
+    assert ours.returncode == 0, ours.stderr
+    ((_, record),) = find_records(tmp_path / "ours")
+
+    def miou(text: str) -> float:
+        return float(re.findall(r"\bmiou: (\d\.\d+)", text)[-1])
+
+    assert miou(stock) != miou(plain)
+    assert record.metrics["miou"].value == pytest.approx(miou(stock), abs=5e-5)
