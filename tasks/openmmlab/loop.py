@@ -123,7 +123,7 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
 def probe(run: Run, checkpoint: Path) -> Probe:
     """The trained model and its test batches, run as in testing."""
     with _testing(run, checkpoint) as runner:
-        model = bare(runner.model)
+        model: Any = bare(runner.model)
         batches, views = runner.test_dataloader, 1
         if run.config.get("tta"):
             batches, views = _Views(batches), count_views(run.config["tta_pipeline"])
