@@ -315,7 +315,7 @@ COMMON = (
 COUNTED_IMAGES = Column(
     "counted_images",
     "images counted",
-    _shared(lambda record: record.operations.images if record.operations else None),
+    _shared(lambda record: record.operations.images // record.views if record.operations else None),
     "setting",
     decimals=0,
 )

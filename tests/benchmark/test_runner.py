@@ -324,6 +324,34 @@ class TestInterruption:
         assert subprocess.run([sys.executable, "-c", code]).returncode == 42
 
 
+class TestSeveralViews:
+    def test_the_energy_of_an_image_is_of_all_of_them(
+        self, fake_task, write_suite: WriteSuite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        meter = "benchmark.energy.meters.measured_mj_per_image"
+        monkeypatch.setattr(meter, lambda *_: {"a meter": 2.0})
+        once, thrice = tmp_path / "once", tmp_path / "thrice"
+        run_suite(write_suite(), once)
+        probe = fake_task.probe
+        monkeypatch.setattr(
+            fake_task, "probe", lambda *given: probe(*given)._replace(views=3), raising=False
+        )
+        run_suite(write_suite(), thrice)
+        (one,), (three,) = records(once).values(), records(thrice).values()
+        assert (one.views, three.views) == (1, 3)
+        assert three.energy_mj == pytest.approx({k: 3 * v for k, v in one.energy_mj.items()})
+        assert one.energy_mj["lemaire-45nm"] > 0
+        for name, parts in one.energy_by_part.items():
+            expected = {part: 3 * energy for part, energy in parts.items()}
+            assert three.energy_by_part[name] == pytest.approx(expected)
+        assert (one.measured_energy_mj, three.measured_energy_mj) == (
+            {"a meter": 2.0},
+            {"a meter": 6.0},
+        )
+        assert three.operations.dense_macs == one.operations.dense_macs
+        assert three.operations.images >= 3 * 6
+
+
 class TestTheWorkFolder:
     @pytest.mark.parametrize("below", ["", "deeper"])
     def test_one_that_cannot_be_written_is_named(

@@ -46,6 +46,30 @@ def test_a_single_run_shows_its_figures(make_record, pairs):
     }
 
 
+def test_several_views_of_an_image_are_counted_and_no_seeds_of_one(make_record, pairs):
+    one = make_record("k0", seed=0, energy={"rate-45nm": 5.5})
+    several = make_record("k1", seed=1, energy={"rate-45nm": 16.5})
+    images = several.operations.images
+    several = several.model_copy(
+        update={
+            "views": 3,
+            "operations": several.operations.model_copy(update={"images": 3 * images}),
+        }
+    )
+    records = pairs(one, several)
+    assert [texts(table(records, "accuracy"), row)["protocol"] for row in (0, 1)] == [
+        "digits_small",
+        "digits_small, 3 views",
+    ]
+    energy = [texts(table(records, "energy"), row) for row in (0, 1)]
+    assert [row["dense_macs"] for row in energy] == ["2.500", "7.500"]
+    assert [row["synaptic_operations"] for row in energy] == ["2.500", "7.500"]
+    assert energy[0]["firing_rate"] == energy[1]["firing_rate"]
+    assert {row.get("counted_images") for row in csv_rows(table(records, "energy"))} == {
+        str(images)
+    }
+
+
 def test_energy_covers_all_tasks_and_estimators(make_record, pairs):
     made = table(
         pairs(
