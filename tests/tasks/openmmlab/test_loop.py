@@ -278,7 +278,7 @@ def test_without_a_limit_it_is_of_the_whole_split(new_run):
 def test_the_figures_are_those_of_the_predictions(trained, scenes: Path, tmp_path: Path):
     """Mean IoU of predictions of many classes, counted by hand against the label maps on disk."""
     run = trained("segmentation")
-    model, batches, forward, _ = loop.probe(run, run.folder / "epoch_2.pth")
+    model, batches, forward, *_ = loop.probe(run, run.folder / "epoch_2.pth")
     torch.manual_seed(0)
     for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         norm.reset_running_stats()

@@ -234,7 +234,7 @@ def test_it_trains(root: Path, new_run, name: str, final: str):
 def segmented(task: Task, run: Run, path: Path) -> list[tuple[Path, np.ndarray]]:
     """Weights that predict a few classes are put at `path`; what they predict, by image."""
     random_weights(task, run, path)
-    model, batches, forward, _ = task.probe(run, path)
+    model, batches, forward, *_ = task.probe(run, path)
     torch.manual_seed(0)
     with torch.no_grad():
         for part in (model.neck, model.decode_head):  # else hardly a neuron of theirs fires
