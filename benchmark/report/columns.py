@@ -268,7 +268,12 @@ def _text(value: Callable[[Record], str | None]) -> Callable[[Group], Cell]:
     return lambda group: value(group.first)
 
 
-def protocol_of(record: Record) -> str:
+def _of_all_views(record: Record, count: str) -> float | None:
+    """A count of the operations on an image, of which the record has those on one view."""
+    return getattr(record.operations, count) * record.views if record.operations else None
+
+
+def _protocol(record: Record) -> str:
     """The name of the configuration, and how many views of an image it scores if several."""
     return record.protocol if record.views == 1 else f"{record.protocol}, {record.views} views"
 
@@ -309,7 +314,7 @@ COMMON = (
         "setting",
         decimals=0,
     ),
-    Column("protocol", "protocol", _text(protocol_of), "text"),
+    Column("protocol", "protocol", _text(_protocol), "text"),
     Column("seeds", "seeds", lambda group: Figure((len(group.sources),)), "setting", decimals=0),
 )
 COUNTED_IMAGES = Column(
@@ -323,22 +328,14 @@ OPERATIONS = (
     Column(
         "dense_macs",
         "MACs per step (G)",
-        _shared(
-            lambda record: (
-                record.operations.dense_macs * record.views if record.operations else None
-            )
-        ),
+        _shared(lambda record: _of_all_views(record, "dense_macs")),
         "constant",
         scale=1e-9,
     ),
     Column(
         "synaptic_operations",
         "SynOps (G)",
-        _measured(
-            lambda record: (
-                record.operations.synaptic_operations * record.views if record.operations else None
-            )
-        ),
+        _measured(lambda record: _of_all_views(record, "synaptic_operations")),
         scale=1e-9,
     ),
     Column(

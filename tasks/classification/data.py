@@ -163,9 +163,8 @@ class EpochShuffle(DistributedSampler):
 
     def __iter__(self) -> Iterator[int]:
         order = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
-        count = self.num_samples * self.num_replicas
-        shuffled = torch.randperm(len(self.dataset), generator=order)[:count]  # type: ignore[arg-type]
-        return iter(shuffled[self.rank :: self.num_replicas].tolist())
+        shuffled = torch.randperm(len(cast(Samples, self.dataset)), generator=order)
+        return iter(shuffled[self.rank : self.total_size : self.num_replicas].tolist())
 
 
 class InOrder(DistributedSampler):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model import BaseTTAModel
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -68,8 +68,7 @@ class FiringRateMapsHook(EvenlySpreadHook):
         self._time_steps = getattr(getattr(model, "backbone", None), "time_steps", 1)
 
     def before_test(self, runner: Runner) -> None:
-        tested = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if isinstance(tested, BaseTTAModel):
+        if any(isinstance(module, BaseTTAModel) for module in runner.model.modules()):
             log.warning("no maps of %s: test images are augmented; tta=False has maps", self.layer)
             return
         super().before_test(runner)
