@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from spikebench.registry import TASKS
+from spikebench.results import BackboneInfo, DatasetInfo
+from spikebench.suites.overrides import apply_override
+from spikebench.task import Evaluation, MetricSpec, Probe, Run, Task
 from torch import nn
-
-from benchmark.overrides import apply_override
-from benchmark.registry import TASKS
-from benchmark.results import BackboneInfo, DatasetInfo
-from benchmark.task import Evaluation, MetricSpec, Probe, Run, Task
 
 collect_ignore = ["distributed_worker.py"]  # a script that reads what is beside it
 

@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 from conftest import FakeTask  # beside this script
+from spikebench import distributed
+from spikebench.cli import main
+from spikebench.registry import TASKS
+from spikebench.task import Evaluation, Probe, Run
 from torch import distributed as dist
-
-from benchmark import distributed
-from benchmark.cli import main
-from benchmark.registry import TASKS
-from benchmark.task import Evaluation, Probe, Run
 
 
 class TogetherTask(FakeTask):

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from spikebench import distributed
+from spikebench.distributed import ProcessError, Processes, launched
+from spikebench.errors import UserError
+from spikebench.registry import UnknownNameError
+from spikebench.results import Record, find_records
 from torch.distributed import HashStore
-
-from benchmark import distributed
-from benchmark.distributed import ProcessError, Processes, launched
-from benchmark.errors import UserError
-from benchmark.registry import UnknownNameError
-from benchmark.results import Record, find_records
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 ROOT = Path(__file__).parents[2]

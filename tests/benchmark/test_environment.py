@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from benchmark import environment
+from spikebench import environment
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,7 @@
 import shutil
 
 import pytest
-
-from benchmark import native
+from spikebench import native
 
 SOURCE = 'extern "C" int answer() { return 42; }\n'
 

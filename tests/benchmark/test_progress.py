@@ -4,9 +4,8 @@ import io
 import logging
 
 import pytest
-
-from benchmark import progress
-from benchmark.progress import Progress
+from spikebench import progress
+from spikebench.progress import Progress
 
 
 @pytest.fixture

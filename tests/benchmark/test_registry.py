@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from benchmark.registry import Registry, UnknownNameError
+from spikebench.registry import Registry, UnknownNameError
 
 GROUP = "spikebench.test"
 
@@ -153,7 +152,7 @@ def in_third_party_site(third_party_site: Path):
 
 def test_an_installed_package_is_listed_without_importing_it_or_torch(in_third_party_site):
     names, loaded = in_third_party_site(
-        "import json, sys; from benchmark.registry import BACKBONES; names = BACKBONES.names();"
+        "import json, sys; from spikebench.registry import BACKBONES; names = BACKBONES.names();"
         "print(json.dumps([names, [m for m in ('spikebench_tiny', 'torch') if m in sys.modules]]))"
     )
     assert "tiny_spiking_convnet" in names
@@ -162,7 +161,7 @@ def test_an_installed_package_is_listed_without_importing_it_or_torch(in_third_p
 
 def test_an_installed_backbone_is_built_and_keeps_the_contract(in_third_party_site):
     home, strides, failures = in_third_party_site(
-        "import json; from benchmark import build_backbone, check_backbone, list_backbones;"
+        "import json; from spikebench import build_backbone, check_backbone, list_backbones;"
         "name = 'tiny_spiking_convnet'; assert name in list_backbones();"
         "model = build_backbone(name, time_steps=2);"
         "failures = [f.reason for f in check_backbone(name).failures];"

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-
-from benchmark.strict_yaml import StrictLoader
+from spikebench.strict_yaml import StrictLoader
 
 
 @pytest.mark.parametrize(

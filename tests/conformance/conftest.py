@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import spikebench
 import torch
-
-import benchmark
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -38,8 +37,8 @@ class Golden:
 
     def classifier(self, time_steps):
         """Our classifier on the golden weights, in float64 and eval mode."""
-        model = benchmark.build_classifier(self.name, num_classes=1000, time_steps=time_steps)
-        return benchmark.load_weights(model.double(), self.weights()).eval()
+        model = spikebench.build_classifier(self.name, num_classes=1000, time_steps=time_steps)
+        return spikebench.load_weights(model.double(), self.weights()).eval()
 
 
 def golden_tensor(key, shape):

@@ -13,14 +13,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from spikebench import build_classifier, profile_operations
+from spikebench.energy.operations import OperationReport, OperationRow
+from spikebench.neurons import ILIF
+from spikebench.speed.spikingjelly import replace_neurons, reset
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-
-from benchmark import build_classifier, profile_operations
-from benchmark.energy.operations import OperationReport, OperationRow
-from benchmark.neurons import ILIF
-from benchmark.speed.spikingjelly import replace_neurons, reset
 
 
 class Call(nn.Module):

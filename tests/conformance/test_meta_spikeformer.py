@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from benchmark import build_classifier, load_weights
-from benchmark.backbones.published import from_published
-from benchmark.neurons import LIF
+from spikebench import build_classifier, load_weights
+from spikebench.neurons import LIF
+from spikebench.weights.meta_spikeformer import from_published
 
 EXACT = {"rel": 1e-6, "abs": 0}
 

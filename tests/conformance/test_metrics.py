@@ -16,14 +16,14 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 from sklearn.metrics import confusion_matrix
+from spikebench_tasks.datasets.digit_scenes import ensure_digit_scenes
+from spikebench_tasks.detection import registered as detection
+from spikebench_tasks.detection.task import DetectionTask
+from spikebench_tasks.segmentation import registered as segmentation
+from spikebench_tasks.segmentation.task import SegmentationTask
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.detection import MeanAveragePrecision
 
-from tasks.datasets.digit_scenes import ensure_digit_scenes
-from tasks.detection import registered as detection
-from tasks.detection.task import DetectionTask
-from tasks.segmentation import registered as segmentation
-from tasks.segmentation.task import SegmentationTask
 from tests.tasks.detection.coco_cases import (
     STATS,
     Dataset,
@@ -32,8 +32,8 @@ from tests.tasks.detection.coco_cases import (
     random_case,
 )
 
-from tasks.detection.metric import CocoAP  # isort: skip
-from tasks.segmentation.metric import MeanIoU  # isort: skip
+from spikebench_tasks.detection.metric import CocoAP  # isort: skip
+from spikebench_tasks.segmentation.metric import MeanIoU  # isort: skip
 
 assert detection
 assert segmentation

@@ -1,10 +1,9 @@
 """Operation counts against the published Meta-SpikeFormer code: every figure, exactly."""
 
 import pytest
-
-from benchmark import profile_operations
-from benchmark.backbones.deploy import in_form
-from benchmark.backbones.published import from_published
+from spikebench import profile_operations
+from spikebench.inference.deploy import in_form
+from spikebench.weights.meta_spikeformer import from_published
 
 
 @pytest.fixture(scope="module")

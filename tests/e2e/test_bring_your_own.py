@@ -10,13 +10,12 @@ import venv
 from pathlib import Path
 
 import pytest
-
-from benchmark.results import find_records
+from spikebench.results import find_records
 
 pytest.importorskip("spikingjelly", reason="the package of the page has SpikingJelly's neurons")
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "benchmark" / "backbones" / "README.md"
+PAGE = ROOT / "benchmark" / "spikebench" / "backbones" / "README.md"
 COMMANDS = re.findall(r"```sh\n(.+?)\n```", PAGE.read_text(), re.DOTALL)
 BACKBONE = "spiking_resnet_nano"
 
@@ -58,7 +57,7 @@ class Newcomer:
         offline = "--no-index --no-deps --no-build-isolation --disable-pip-version-check"
         for name, line in (
             ("pip", f'"{python}" -m pip "$@" {offline}'),
-            ("spikebench", f'"{python}" -c "from benchmark.cli import main; main()" "$@"'),
+            ("spikebench", f'"{python}" -c "from spikebench.cli import main; main()" "$@"'),
         ):
             (programs / name).write_text(f"#!/bin/sh\nexec {line}\n")
             (programs / name).chmod(0o755)
@@ -126,7 +125,7 @@ def test_the_backbone_runs_in_detection_and_segmentation(newcomer: Newcomer, pri
 def test_resnet18_is_one(newcomer: Newcomer, printed):
     """Its weights are as many as those of torchvision's."""
     code = (
-        "from torchvision.models import resnet18; from benchmark import build_classifier;"
+        "from torchvision.models import resnet18; from spikebench import build_classifier;"
         "count = lambda model: sum(weight.numel() for weight in model.parameters());"
         "print(count(build_classifier('spiking_resnet18', 1000)), count(resnet18()))"
     )

@@ -6,8 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-
-from benchmark.results import find_records
+from spikebench.results import find_records
 
 TASKS = ("classification", "detection", "segmentation")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-
-from benchmark.results import find_records
+from spikebench.results import find_records
 
 
 @pytest.mark.slow

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from benchmark.results import find_records
+from spikebench.results import find_records
 
 TASKS = ("classification", "detection", "segmentation")
 

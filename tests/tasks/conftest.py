@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-
-from benchmark.neurons import use_backend
-from benchmark.task import Run
-from tasks.datasets.digit_scenes import ensure_digit_scenes
+from spikebench.neurons import use_backend
+from spikebench.task import Run
+from spikebench_tasks.datasets.digit_scenes import ensure_digit_scenes
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {

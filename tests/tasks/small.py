@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmark.registry import TASKS
-from benchmark.task import Task
-from tasks.config import read_config
-from tasks.openmmlab import task as openmmlab_task
-from tasks.openmmlab.data import SPLITS, leaves
+from spikebench.registry import TASKS
+from spikebench.task import Task
+from spikebench_tasks.config import read_config
+from spikebench_tasks.openmmlab import task as openmmlab_task
+from spikebench_tasks.openmmlab.data import SPLITS, leaves
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PATHS = sorted(

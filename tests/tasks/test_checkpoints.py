@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from benchmark.backbones.weights import WeightsError
-from tasks.checkpoints import latest_checkpoint, resumable_checkpoint
+from spikebench.weights.loading import WeightsError
+from spikebench_tasks.checkpoints import latest_checkpoint, resumable_checkpoint
 
 
 @pytest.mark.parametrize("name", ["epoch={}.ckpt", "epoch_{}.pth", "iter_{}.pth"])

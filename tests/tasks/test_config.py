@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from spikebench.registry import UnknownNameError
+from spikebench.task import ConfigError
+from spikebench_tasks.config import load_config, read_config
 
-from benchmark.registry import UnknownNameError
-from benchmark.task import ConfigError
-from tasks.config import load_config, read_config
 from tests.tasks.small import CONFIGS, PATHS, resolved
 
 BASE = "lr = 0.1\nmodel = dict(type='Net', depths=[1, 2], size=(4, 8), act=None)\n"
@@ -131,7 +131,7 @@ def test_a_helper_of_a_file_is_no_key_to_override(name: str):
 
 def test_reading_one_needs_neither_torch_nor_a_framework():
     code = (
-        "import sys; from pathlib import Path; from tasks.config import load_config\n"
+        "import sys; from pathlib import Path; from spikebench_tasks.config import load_config\n"
         "for path in sys.argv[1:]: load_config(Path(path), [])\n"
         "print([n for n in ('torch', 'lightning', 'mmdet', 'mmseg', 'mmcv') if n in sys.modules])"
     )

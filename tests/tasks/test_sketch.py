@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from spikebench import profile_operations
+from spikebench.errors import UserError
+from spikebench.registry import TASKS
+from spikebench.task import ConfigError, Evaluation, Probe, Run, Task
 
-from benchmark import profile_operations
-from benchmark.errors import UserError
-from benchmark.registry import TASKS
-from benchmark.task import ConfigError, Evaluation, Probe, Run, Task
 from tests.tasks import small
 from tests.tasks.small import CONFIGS, NANO, PATHS
 
@@ -281,7 +281,7 @@ def test_a_task_of_somebody_else_may_have_none():
 def test_both_frameworks_in_one_process_do_not_mix():
     """Scopes are of the process; a fresh one, where nothing else has set one before."""
     code = (
-        "from pathlib import Path; from benchmark.registry import TASKS\n"
+        "from pathlib import Path; from spikebench.registry import TASKS\n"
         "import sys, mmengine.registry as r\n"
         "for path in map(Path, sys.argv[1:]):\n"
         "    task = TASKS.get(path.parent.name)()\n"

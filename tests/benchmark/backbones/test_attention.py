@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from spikebench import build_backbone, profile_operations
+from spikebench.backbones.attention import ATTENTION_CONVS, ATTENTIONS, SpikeDrivenAttention
+from spikebench.neurons import ILIF, LIF
 from torch import Tensor, nn
-
-from benchmark import build_backbone, profile_operations
-from benchmark.backbones.attention import ATTENTION_CONVS, ATTENTIONS, SpikeDrivenAttention
-from benchmark.neurons import ILIF, LIF
 
 T, B, C, H, W, HEADS = 3, 2, 8, 3, 4, 2
 

@@ -8,19 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import spikebench.backbones
 import torch
 import typer
+from spikebench import check_backbone, list_backbones
+from spikebench.backbones.contract import CLAUSES, ClauseResult, ContractReport
+from spikebench.backbones.contract.spikes import spike_levels
+from spikebench.backbones.zoo import FeatureInfo, to_time_first
+from spikebench.cli import backbones
+from spikebench.neurons import ILIF, LIF
+from spikebench.registry import BACKBONES, UnknownNameError
 from torch import Tensor, nn
 from torch import distributed as dist
-
-import benchmark.backbones
-from benchmark import check_backbone, list_backbones
-from benchmark.backbones.contract import CLAUSES, ClauseResult, ContractReport
-from benchmark.backbones.contract.spikes import spike_levels
-from benchmark.backbones.zoo import FeatureInfo, to_time_first
-from benchmark.cli import backbones
-from benchmark.neurons import ILIF, LIF
-from benchmark.registry import BACKBONES, UnknownNameError
 
 ALL = list(CLAUSES)
 HERE = r"backbones/test_contract\.py:\d+"
@@ -693,6 +692,6 @@ def test_every_clause_says_what_it_demands():
 
 
 def test_the_page_shows_the_contract_as_it_is():
-    page = Path(benchmark.backbones.__file__).with_name("README.md").read_text()
+    page = Path(spikebench.backbones.__file__).with_name("README.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \|$", page, re.MULTILINE)
     assert rows == [(name, check.__doc__) for name, check in CLAUSES.items()]

@@ -4,14 +4,13 @@ import copy
 
 import pytest
 import torch
+from spikebench import build_backbone, build_classifier
+from spikebench.backbones.layers import RepConv
+from spikebench.backbones.meta_spikeformer import MetaSpikeformer
+from spikebench.inference.deploy import deploy
+from spikebench.neurons import LIF
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from benchmark import build_backbone, build_classifier
-from benchmark.backbones.deploy import deploy
-from benchmark.backbones.layers import RepConv
-from benchmark.backbones.meta_spikeformer import MetaSpikeformer
-from benchmark.neurons import LIF
 
 # facts of the paper's models: with 1000 classes, with a distillation head, without classifier
 PARAMETERS = {

@@ -7,16 +7,16 @@ from typing import get_args
 
 import pytest
 import torch
+from spikebench.backbones.attention import ATTENTION_CONVS, ATTENTIONS, Attention, AttentionConv
+from spikebench.backbones.blocks import SHORTCUTS, ShortcutName
+from spikebench.backbones.meta_spikeformer import NeuronName
+from spikebench.backbones.options import backbone_options, input_channels, option_tables
+from spikebench.cli import app
+from spikebench.neurons import NEURONS
+from spikebench.registry import BACKBONES, UnknownNameError
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from benchmark.backbones.attention import ATTENTION_CONVS, ATTENTIONS, Attention, AttentionConv
-from benchmark.backbones.blocks import SHORTCUTS, ShortcutName
-from benchmark.backbones.meta_spikeformer import NeuronName
-from benchmark.backbones.options import backbone_options, input_channels, option_tables
-from benchmark.cli import app
-from benchmark.neurons import NEURONS
-from benchmark.registry import BACKBONES, UnknownNameError
 from tests.benchmark.backbones.test_meta_spikeformer_options import CHANGES
 
 

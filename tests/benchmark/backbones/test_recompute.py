@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from spikebench import build_backbone, build_classifier
+from spikebench.backbones.blocks import Block
+from spikebench.backbones.recompute import fire, recomputed
+from spikebench.neurons import LIF
 from torch import Tensor, nn
-
-from benchmark import build_backbone, build_classifier
-from benchmark.backbones.blocks import Block
-from benchmark.backbones.recompute import fire, recomputed
-from benchmark.neurons import LIF
 
 TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 2, 1), "mlp_ratio": 2}
 

@@ -1,9 +1,8 @@
 """Small models and inputs that the tests of the operation count share."""
 
 import torch
+from spikebench.energy.counter import profile_operations
 from torch import nn
-
-from benchmark.energy.counter import profile_operations
 
 
 class MatMul(nn.Module):

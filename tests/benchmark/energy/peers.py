@@ -32,15 +32,14 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from spikebench.backbones import build_classifier
+from spikebench.backbones.layers import settling_norms
+from spikebench.backbones.options import input_channels
+from spikebench.energy.counter import profile_operations
+from spikebench.energy.operations import OperationReport, OperationRow
+from spikebench.errors import UserError
+from spikebench.speed.spikingjelly import replace_neurons, reset
 from torch import Tensor, nn
-
-from benchmark.backbones import build_classifier
-from benchmark.backbones.layers import settling_norms
-from benchmark.backbones.options import input_channels
-from benchmark.energy.counter import profile_operations
-from benchmark.energy.operations import OperationReport, OperationRow
-from benchmark.errors import UserError
-from benchmark.speed.spikingjelly import replace_neurons, reset
 
 PLAIN = "plain forward"
 OURS = "spikebench"

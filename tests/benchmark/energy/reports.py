@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmark.energy.operations import NeuronRow, OperationReport, OperationRow, Uncounted
+from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow, Uncounted
 
 
 def operation(name: str, value_kind: str = "binary", **fields: Any) -> OperationRow:

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
+from spikebench.energy.audit import NO_NEURONS, audit
 
-from benchmark.energy.audit import NO_NEURONS, audit
 from tests.benchmark.energy.reports import neurons, norm, operation, product, report
 
 
@@ -165,6 +165,6 @@ def test_layers_that_never_or_always_fire_are_named():
 
 
 def test_the_check_needs_no_torch():
-    code = "import sys, benchmark.energy.audit; print('torch' in sys.modules)"
+    code = "import sys, spikebench.energy.audit; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -6,10 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-from benchmark.energy.counter import profile_operations
-from benchmark.energy.estimators import (
+from spikebench.energy.counter import profile_operations
+from spikebench.energy.estimators import (
     RULES,
     Estimator,
     EstimatorError,
@@ -19,8 +17,9 @@ from benchmark.energy.estimators import (
     implied_rate,
     load_estimators,
 )
-from benchmark.energy.operations import NeuronRow, OperationReport, OperationRow
-from benchmark.errors import UserError
+from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow
+from spikebench.errors import UserError
+from torch import nn
 
 CHIP = """
 chip:
@@ -575,7 +574,7 @@ def test_every_rule_is_shipped_and_finite():
 
 def test_estimators_need_no_torch():
     code = (
-        "import sys; from benchmark.energy.estimators import load_estimators; "
+        "import sys; from spikebench.energy.estimators import load_estimators; "
         "load_estimators(); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-
-from benchmark.energy import meters
-from benchmark.energy.meters import (
+from spikebench.energy import meters
+from spikebench.energy.meters import (
     Measurement,
     available_meters,
     measure_energy,
     measured_mj_per_image,
 )
+from torch import nn
 
 SPAN = 262_143_328_850  # microjoules, of an Intel Xeon
 
@@ -347,7 +346,7 @@ def test_a_machine_without_meters_reports_no_number_and_runs_nothing():
 
 
 def test_the_library_is_not_imported_before_it_is_asked_for():
-    code = "import sys, benchmark.energy.meters; sys.exit('zeus' in sys.modules)"
+    code = "import sys, spikebench.energy.meters; sys.exit('zeus' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -1,9 +1,8 @@
 import pytest
 import torch
+from spikebench import build_classifier
+from spikebench.energy.overhead import Overhead, measure_overhead
 from torch import nn
-
-from benchmark import build_classifier
-from benchmark.energy.overhead import Overhead, measure_overhead
 
 
 def test_ratios_are_of_rounds():

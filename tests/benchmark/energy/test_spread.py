@@ -5,10 +5,10 @@ import statistics
 import pytest
 import torch
 import torch.nn.functional as F
+from spikebench.energy.counter import profile_operations
+from spikebench.neurons import LIF, PSN
 from torch import nn
 
-from benchmark.energy.counter import profile_operations
-from benchmark.neurons import LIF, PSN
 from tests.benchmark.energy.models import Call, spikes
 
 
@@ -254,7 +254,7 @@ def test_neuron_updates_and_state():
 
 
 def test_integer_spikes_count_as_many():
-    from benchmark.neurons import ILIF
+    from spikebench.neurons import ILIF
 
     model = nn.Sequential(ILIF(levels=4))
     x = 4 * torch.rand(1, 2, 50, generator=torch.Generator().manual_seed(0))

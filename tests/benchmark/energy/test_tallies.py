@@ -2,9 +2,8 @@ import shutil
 
 import pytest
 import torch
-
-from benchmark.energy import tallies
-from benchmark.energy.tallies import tally
+from spikebench.energy import tallies
+from spikebench.energy.tallies import tally
 
 compiled = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler"
@@ -76,9 +75,9 @@ def test_long_sums_do_not_round(monkeypatch):
 
 @compiled
 def test_counts_with_and_without_the_kernel_are_the_same(monkeypatch):
+    from spikebench.energy.counter import profile_operations
     from torch import nn
 
-    from benchmark.energy.counter import profile_operations
     from tests.benchmark.energy.models import spikes
 
     model = nn.Sequential(nn.Conv2d(8, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 32 * 32, 3))

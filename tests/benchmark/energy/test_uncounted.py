@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from spikebench.energy.counter import profile_operations
+from spikebench.neurons import LIF
 from torch import nn
 
-from benchmark.energy.counter import profile_operations
-from benchmark.neurons import LIF
 from tests.benchmark.energy.models import Call, reals, spikes
 
 
@@ -133,7 +133,7 @@ def test_networks_in_use_have_a_rule_for_all_they_run(name):
 @pytest.mark.parametrize("neuron", ["lif", "ilif", "psn"])
 @pytest.mark.parametrize("attention", ["sdsa1", "sdsa2", "sdsa3", "sdsa4"])
 def test_meta_spikeformer_has_a_rule_for_all_it_runs(neuron, attention):
-    from benchmark import build_classifier
+    from spikebench import build_classifier
 
     model = build_classifier(
         "meta_spikeformer_nano", num_classes=10, time_steps=2, neuron=neuron, attention=attention

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from spikebench.energy.counter import profile_operations
+from spikebench.neurons import LIF, BackendError, available_backends, backends, use_backend
 from torch import nn
 
-from benchmark.energy.counter import profile_operations
-from benchmark.neurons import LIF, BackendError, available_backends, backends, use_backend
 from tests.benchmark.neurons.forms import (
     CHOSEN,
     assert_same,
@@ -118,10 +118,9 @@ def test_triton_equals_reference_for_all_settings():
 def test_triton_kernels_compile_for_a_gpu(neuron):
     """No GPU is needed to compile for one; the interpreter takes more than the compiler does."""
     import triton
+    from spikebench.neurons import triton_kernels as kernels
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-
-    from benchmark.neurons import triton_kernels as kernels
 
     learnt = {
         "leak_ptr": None if neuron.leak is None else "*fp32",
@@ -203,7 +202,7 @@ def test_a_form_that_cannot_run_here_is_an_error_with_the_reason():
         with use_backend("triton"), pytest.raises(BackendError, match="run on CUDA"):
             LIF()(currents(2, 5))
     done = subprocess.run(
-        [sys.executable, "-c", "import benchmark.neurons"],
+        [sys.executable, "-c", "import spikebench.neurons"],
         env={**os.environ, "SPIKEBENCH_NEURONS": "fast"},
         cwd=ROOT,
         capture_output=True,

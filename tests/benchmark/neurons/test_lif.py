@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
+from spikebench.neurons import LIF, Neuron
 from torch import Tensor
-
-from benchmark.neurons import LIF, Neuron
 
 
 def lif(x: Tensor, tau: float = 2.0, threshold: float = 1.0, alpha: float = 4.0) -> Tensor:

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
-
-from benchmark.neurons import (
+from spikebench.neurons import (
     IF,
     ILIF,
     LIF,
@@ -16,7 +14,8 @@ from benchmark.neurons import (
     neuron_factory,
     sum_steps,
 )
-from benchmark.registry import UnknownNameError
+from spikebench.registry import UnknownNameError
+from torch import nn
 
 
 def of(neuron: Neuron, *currents: float) -> list[float]:

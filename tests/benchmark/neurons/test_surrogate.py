@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from benchmark.neurons.surrogate import DEFAULT_ALPHA, SURROGATES, count, spike
+from spikebench.neurons.surrogate import DEFAULT_ALPHA, SURROGATES, count, spike
 
 
 @pytest.mark.parametrize("name", SURROGATES)

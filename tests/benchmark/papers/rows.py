@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
-from benchmark.backbones import build_classifier
+from spikebench.backbones import build_classifier
 
 NANO = "meta_spikeformer_nano"
 SMALL: dict[str, Any] = {"embed_dims": [8, 16, 16, 16], "num_heads": 2}

@@ -3,8 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from benchmark.papers.record import (
+from spikebench.papers.record import (
     FigureSpec,
     Measured,
     Reported,
@@ -14,7 +13,7 @@ from benchmark.papers.record import (
     read_reproduction_record,
     write_reproduction_record,
 )
-from benchmark.results import RecordError
+from spikebench.results import RecordError
 
 RECORD = Reproduction(
     table="mine",

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
-
-from benchmark.backbones import list_backbones
-from benchmark.errors import UserError
-from benchmark.papers import reported
-from benchmark.papers.reported import (
+from spikebench.backbones import list_backbones
+from spikebench.errors import UserError
+from spikebench.papers import reported
+from spikebench.papers.reported import (
     ClassifierBuild,
     TaskBuild,
     TimmBuild,
@@ -120,8 +119,7 @@ class TestShippedTables:
     @pytest.mark.parametrize("name", ROWS)
     def test_builds_name_what_there_is(self, name: str):
         import timm
-
-        from benchmark.registry import TASKS
+        from spikebench.registry import TASKS
 
         loaded = load_table(name)
         builds = [row.build for row in loaded.rows]

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from spikebench.energy.counter import profile_operations
+from spikebench.energy.estimators import energies
+from spikebench.errors import UserError
+from spikebench.images import sample_images
+from spikebench.inference.deploy import in_form
+from spikebench.papers.counting import mean_rate
+from spikebench.papers.reported import load_table
+from spikebench.papers.reproduce import COUNTED_IMAGES, reproduce
+from spikebench.results import BackboneInfo
+from spikebench.task import Probe
+from spikebench.weights.loading import load_weights
 
-from benchmark.backbones.deploy import in_form
-from benchmark.backbones.weights import load_weights
-from benchmark.energy.counter import profile_operations
-from benchmark.energy.estimators import energies
-from benchmark.errors import UserError
-from benchmark.images import sample_images
-from benchmark.papers.counting import mean_rate
-from benchmark.papers.reported import load_table
-from benchmark.papers.reproduce import COUNTED_IMAGES, reproduce
-from benchmark.results import BackboneInfo
-from benchmark.task import Probe
 from tests.benchmark.papers.rows import BUILD, NANO, row, small_classifier
 
 ROOT = Path(__file__).parents[3]
@@ -99,7 +99,7 @@ class TestRowsThatCannotBeMeasured:
         def counted(*_: Any, **__: Any) -> None:
             raise AssertionError
 
-        monkeypatch.setattr("benchmark.papers.counting.profile_operations", counted)
+        monkeypatch.setattr("spikebench.papers.counting.profile_operations", counted)
         monkeypatch.setenv("SPIKEBENCH_ESTIMATORS", "none.yaml")
         with pytest.raises(UserError, match=r"none\.yaml: cannot be read"):
             reproduce(write_table(row("a")), work_dir=tmp_path / "out")
@@ -125,7 +125,7 @@ class TestRowsThatCannotBeMeasured:
         def broken(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("benchmark.papers.counting.profile_operations", broken)
+        monkeypatch.setattr("spikebench.papers.counting.profile_operations", broken)
         with pytest.raises(ZeroDivisionError):
             reproduce(write_table(row("a")))
 
@@ -252,7 +252,7 @@ class TestScores:
 
 
 def _correct(model: torch.nn.Module, count: int) -> int:
-    from tasks.classification.data import Digits
+    from spikebench_tasks.classification.data import Digits
 
     pairs = [Digits("test", 32, limit=count)[index] for index in range(count)]
     with torch.no_grad():

@@ -2,9 +2,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from benchmark.energy.operations import NeuronRow, OperationReport, OperationRow
-from benchmark.results import BackboneInfo, DatasetInfo, Metric, Record, ResultStore
+from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow
+from spikebench.results import BackboneInfo, DatasetInfo, Metric, Record, ResultStore
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 UNITS = {"latency": ("ms", False)}

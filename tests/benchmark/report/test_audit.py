@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-
-from benchmark.energy.audit import audit
-from benchmark.report.audit import (
+from spikebench.energy.audit import audit
+from spikebench.report.audit import (
     AuditRecord,
     AuditSettings,
     form_tables,
@@ -20,7 +19,8 @@ from benchmark.report.audit import (
     structural_name,
     write_audit,
 )
-from benchmark.results import RecordError, read_as
+from spikebench.results import RecordError, read_as
+
 from tests.benchmark.energy.reports import neurons, norm, operation, product, report
 
 STEM = operation("stem", "real", rate=1.0, encodes=True)
@@ -273,7 +273,7 @@ def test_a_file_that_is_no_audit_is_one_clear_error(record, tmp_path: Path):
 
 def test_a_report_needs_no_torch_and_draws_only_when_asked():
     code = (
-        "import sys, benchmark.report.audit; "
+        "import sys, spikebench.report.audit; "
         "print([n for n in ('torch', 'matplotlib', 'rich') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

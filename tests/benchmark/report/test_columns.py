@@ -2,8 +2,8 @@ import csv
 import io
 from pathlib import Path
 
-from benchmark.report import build_site, make_tables, to_csv, to_latex, to_markdown
-from benchmark.report.cells import Marked
+from spikebench.report import build_site, make_tables, to_csv, to_latex, to_markdown
+from spikebench.report.cells import Marked
 
 BASE = Path("work/report")
 

@@ -3,10 +3,9 @@ import io
 from pathlib import Path
 
 import pytest
-
-from benchmark.report import to_csv, write_report
-from benchmark.report.details import detail_tables, record_details
-from benchmark.report.grouping import select
+from spikebench.report import to_csv, write_report
+from spikebench.report.details import detail_tables, record_details
+from spikebench.report.grouping import select
 
 BASE = Path("work/report")
 

@@ -9,8 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 from rich.console import Console
-
-from benchmark.papers.record import (
+from spikebench.papers.record import (
     FigureSpec,
     Measured,
     Reported,
@@ -19,7 +18,7 @@ from benchmark.papers.record import (
     Reproduction,
     write_reproduction_record,
 )
-from benchmark.report import (
+from spikebench.report import (
     print_tables,
     reproduction_tables,
     to_csv,
@@ -27,6 +26,7 @@ from benchmark.report import (
     to_markdown,
     write_reproduction,
 )
+
 from tests.benchmark.report.pages import Page
 
 PATH = Path("work/table.json")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-
-from benchmark.report import (
+from spikebench.report import (
     build_site,
     print_tables,
     speed_table,
@@ -17,7 +16,8 @@ from benchmark.report import (
     work_tables,
     write_report,
 )
-from benchmark.speed.record import write_speed_record
+from spikebench.speed.record import write_speed_record
+
 from tests.benchmark.speed.records import speed_record, timing
 
 BASE = Path("work/report")

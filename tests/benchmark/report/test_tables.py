@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-
-from benchmark.report import make_tables, print_tables, to_csv, to_latex, to_markdown, write_report
-from benchmark.report.columns import Figure
-from benchmark.results import MissingResultsError
+from spikebench.report import make_tables, print_tables, to_csv, to_latex, to_markdown, write_report
+from spikebench.report.columns import Figure
+from spikebench.results import MissingResultsError
 
 BASE = Path("work/report")
 AWKWARD = r"a_b|c%d&e#f$g{h}i~j^k\l<m>*[n]"
@@ -412,7 +411,7 @@ def test_figures():
 
 def test_importing_reports_takes_in_no_heavy_package():
     code = (
-        "import sys, benchmark.report; "
+        "import sys, spikebench.report; "
         "print([n for n in ('torch', 'plotly', 'matplotlib', 'rich') if n in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

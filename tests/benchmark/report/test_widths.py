@@ -2,10 +2,9 @@ import io
 
 import pytest
 from rich.console import Console
-
-from benchmark.report import make_tables, print_tables
-from benchmark.report.columns import Column
-from benchmark.report.widths import DISPENSABLE, NOT_IN_TERMINAL, fit
+from spikebench.report import make_tables, print_tables
+from spikebench.report.columns import Column
+from spikebench.report.widths import DISPENSABLE, NOT_IN_TERMINAL, fit
 
 ESTIMATORS = ("rate-45nm", "exact-45nm", "paper-45nm", "lemaire-45nm", "dense-45nm")
 

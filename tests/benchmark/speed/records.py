@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmark.speed.record import Contender, Settings, SpeedRecord, Timing
+from spikebench.speed.record import Contender, Settings, SpeedRecord, Timing
 
 MIB = 2**20
 

@@ -5,11 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
-
-from benchmark.errors import UserError
-from benchmark.speed import measure
-from benchmark.speed.measure import WorkerError, WorkerProcess, measure_speed
-from benchmark.speed.record import Contender, Settings
+from spikebench.errors import UserError
+from spikebench.speed import measure
+from spikebench.speed.measure import WorkerError, WorkerProcess, measure_speed
+from spikebench.speed.record import Contender, Settings
 
 SETTINGS = Settings(
     backbone_name="meta_spikeformer_nano",

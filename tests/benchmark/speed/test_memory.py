@@ -6,8 +6,7 @@ import sys
 
 import pytest
 import torch
-
-from benchmark.speed.memory import PeakMemory
+from spikebench.speed.memory import PeakMemory
 
 MIB = 2**20
 
@@ -46,7 +45,7 @@ def test_without_a_reset_it_says_since_when(memory: PeakMemory):
 def test_what_the_process_kept_for_reuse_is_given_back(memory: PeakMemory):
     code = """
 import torch
-from benchmark.speed.memory import PeakMemory
+from spikebench.speed.memory import PeakMemory
 memory = PeakMemory(torch.device("cpu"))
 held = torch.ones(2**24)
 end = torch.ones(2**18)

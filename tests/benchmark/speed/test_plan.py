@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import pytest
-
-from benchmark.errors import UserError
-from benchmark.speed import plan
-from benchmark.speed.plan import plan_contenders
+from spikebench.errors import UserError
+from spikebench.speed import plan
+from spikebench.speed.plan import plan_contenders
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,11 @@ import builtins
 
 import pytest
 import torch
+from spikebench.backbones import build_classifier
+from spikebench.errors import UserError
+from spikebench.neurons import LIF, PLIF, use_backend
+from spikebench.speed import spikingjelly
 from torch import nn
-
-from benchmark.backbones import build_classifier
-from benchmark.errors import UserError
-from benchmark.neurons import LIF, PLIF, use_backend
-from benchmark.speed import spikingjelly
 
 
 def test_where_it_is_missing_one_line_says_so(monkeypatch: pytest.MonkeyPatch):
@@ -26,7 +25,7 @@ def test_it_is_not_imported_before_it_is_needed(monkeypatch: pytest.MonkeyPatch)
         return imported(name, *others)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ValueError, match="Linear has no neuron of benchmark.neurons"):
+    with pytest.raises(ValueError, match="Linear has no neuron of spikebench.neurons"):
         spikingjelly.replace_neurons(nn.Linear(2, 2))
 
 

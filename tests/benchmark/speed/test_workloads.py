@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-
-from benchmark.energy.counter import profile_operations
-from benchmark.neurons import use_backend
-from benchmark.speed import workloads
-from benchmark.speed.record import Contender, Settings
-from benchmark.speed.worker import MOST_BATCHES, Worker, answer
+from spikebench.energy.counter import profile_operations
+from spikebench.neurons import use_backend
+from spikebench.speed import workloads
+from spikebench.speed.record import Contender, Settings
+from spikebench.speed.worker import MOST_BATCHES, Worker, answer
 
 SETTINGS = Settings(
     backbone_name="meta_spikeformer_nano",
@@ -123,7 +122,7 @@ class TestModel:
     def test_gradient_checkpointing_is_turned_on(self, prepared, monkeypatch):
         calls = []
         monkeypatch.setattr(
-            "benchmark.backbones.meta_spikeformer.MetaSpikeformer.set_grad_checkpointing",
+            "spikebench.backbones.meta_spikeformer.MetaSpikeformer.set_grad_checkpointing",
             lambda self, enable=True: calls.append(enable),
         )
         workloads.build(contender(mode="train"), SETTINGS, prepared[0])
@@ -137,7 +136,7 @@ class TestModel:
 def test_a_layer_alone_sees_what_it_would_in_a_model(monkeypatch, mode: str, precision: str):
     seen = []
     monkeypatch.setattr(workloads, "LAYER_SHAPE", (4, 8, 8))
-    monkeypatch.setattr("benchmark.neurons.LIF.forward", lambda self, x: seen.append(x) or x * 1.0)
+    monkeypatch.setattr("spikebench.neurons.LIF.forward", lambda self, x: seen.append(x) or x * 1.0)
     step = workloads.build(
         contender(subject="lif", mode=mode, precision=precision), SETTINGS, Path()
     ).step
@@ -154,11 +153,11 @@ def test_a_turn_is_at_least_one_batch_and_ends_in_time(prepared, monkeypatch):
     built = worker.build()
     assert len(built["warm_up_s"]) == 2
     assert built["model_memory_bytes"] > 0
-    monkeypatch.setattr("benchmark.speed.worker.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("spikebench.speed.worker.TURN_SECONDS", 0.0)
     turn = worker.measure()
     assert len(turn["seconds"]) == 1
     assert turn["peak_memory_bytes"] > 0
-    monkeypatch.setattr("benchmark.speed.worker.TURN_SECONDS", 60.0)
+    monkeypatch.setattr("spikebench.speed.worker.TURN_SECONDS", 60.0)
     calls: list[None] = []
     monkeypatch.setattr(worker.workload, "step", lambda: calls.append(None))
     assert len(worker.measure()["seconds"]) == MOST_BATCHES

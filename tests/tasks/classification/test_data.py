@@ -6,13 +6,18 @@ import lightning as L
 import pytest
 import torch
 from PIL import Image
+from spikebench.registry import UnknownNameError
+from spikebench_tasks.classification.data import (
+    Digits,
+    DigitsDataModule,
+    EpochShuffle,
+    InOrder,
+    read_image,
+)
+from spikebench_tasks.classification.data_modules import build_data_module
+from spikebench_tasks.datasets import DatasetError
+from spikebench_tasks.datasets.digits import load_glyphs
 from torch.utils.data import DistributedSampler
-
-from benchmark.registry import UnknownNameError
-from tasks.classification.data import Digits, DigitsDataModule, EpochShuffle, InOrder, read_image
-from tasks.classification.data_modules import build_data_module
-from tasks.datasets import DatasetError
-from tasks.datasets.digits import load_glyphs
 
 
 def stacked(dataset: Digits) -> torch.Tensor:

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from spikebench import profile_operations
+from spikebench.registry import UnknownNameError
+from spikebench.task import ConfigError, MissingDataError, Run
+from spikebench_tasks.classification import loop
+from spikebench_tasks.classification.event_sets import NMNISTDataModule
+from spikebench_tasks.classification.events import EventFrames, RandomRoll
+from spikebench_tasks.classification.task import ClassificationTask
+from spikebench_tasks.datasets import DatasetError
+from spikebench_tasks.datasets.events import EventFileError, cache
+from spikebench_tasks.datasets.events.cache import cached_frames
 
-from benchmark import profile_operations
-from benchmark.registry import UnknownNameError
-from benchmark.task import ConfigError, MissingDataError, Run
-from tasks.classification import loop
-from tasks.classification.event_sets import NMNISTDataModule
-from tasks.classification.events import EventFrames, RandomRoll
-from tasks.classification.task import ClassificationTask
-from tasks.datasets import DatasetError
-from tasks.datasets.events import EventFileError, cache
-from tasks.datasets.events.cache import cached_frames
 from tests.tasks.datasets.events.files import atis, some_events
 from tests.tasks.datasets.events.sets import make_events
 from tests.tasks.small import CONFIGS

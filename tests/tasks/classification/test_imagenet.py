@@ -11,17 +11,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from spikebench import build_classifier, profile_operations
+from spikebench.errors import UserError
+from spikebench.task import ConfigError, MissingDataError, Run
+from spikebench_tasks.classification.data import DataModule, ImageNetDataModule
+from spikebench_tasks.classification.data_modules import build_data_module
+from spikebench_tasks.classification.module import ClassificationModule
+from spikebench_tasks.classification.task import ClassificationTask
+from spikebench_tasks.datasets import DatasetError
 from torch import Tensor, nn
 
-from benchmark import build_classifier, profile_operations
-from benchmark.errors import UserError
-from benchmark.task import ConfigError, MissingDataError, Run
-from tasks.classification.data import DataModule, ImageNetDataModule
-from tasks.classification.data_modules import build_data_module
-from tasks.classification.module import ClassificationModule
-from tasks.classification.task import ClassificationTask
-from tasks.datasets import DatasetError
-from tests.benchmark.backbones.test_weights import as_published
+from tests.benchmark.weights.test_loading import as_published
 
 CONFIG = Path(__file__).parents[3] / "configs" / "classification" / "imagenet.py"
 CLASSES = ("n01440764", "n01443537", "n01484850")

@@ -14,17 +14,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from benchmark import build_classifier, profile_operations
-from benchmark.backbones.weights import WeightsError
-from benchmark.errors import UserError
-from benchmark.registry import UnknownNameError
-from benchmark.task import ConfigError, Run
-from tasks.checkpoints import latest_checkpoint
-from tasks.classification import loop
-from tasks.classification.data import Digits
-from tasks.classification.module import ClassificationModule
-from tasks.classification.task import ClassificationTask
+from spikebench import build_classifier, profile_operations
+from spikebench.errors import UserError
+from spikebench.registry import UnknownNameError
+from spikebench.task import ConfigError, Run
+from spikebench.weights.loading import WeightsError
+from spikebench_tasks.checkpoints import latest_checkpoint
+from spikebench_tasks.classification import loop
+from spikebench_tasks.classification.data import Digits
+from spikebench_tasks.classification.module import ClassificationModule
+from spikebench_tasks.classification.task import ClassificationTask
 
 LIMIT = 40
 STEPS = 3  # an epoch of 40 images in batches of 16

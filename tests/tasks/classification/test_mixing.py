@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-
-from benchmark.task import ConfigError
-from tasks.classification.mixing import EventMix
-from tasks.classification.module import ClassificationModule
+from spikebench.task import ConfigError
+from spikebench_tasks.classification.mixing import EventMix
+from spikebench_tasks.classification.module import ClassificationModule
 
 CLASSES = 5
 

@@ -6,8 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
-
-from tasks.classification.pictures import confusion_figure
+from spikebench_tasks.classification.pictures import confusion_figure
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])

@@ -9,12 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
-
-from benchmark.errors import UserError
-from benchmark.task import MissingDataError
-from tasks.classification import shards
-from tasks.classification.shards import ImageNetShardsDataModule
-from tasks.datasets import DatasetError
+from spikebench.errors import UserError
+from spikebench.task import MissingDataError
+from spikebench_tasks.classification import shards
+from spikebench_tasks.classification.shards import ImageNetShardsDataModule
+from spikebench_tasks.datasets import DatasetError
 
 pytest.importorskip("webdataset", reason="pip install 'spikebench[shards]'")
 

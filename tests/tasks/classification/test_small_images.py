@@ -13,17 +13,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from spikebench import build_classifier
+from spikebench.task import MissingDataError, Run
+from spikebench_tasks.classification import loop
+from spikebench_tasks.classification.data_modules import build_data_module
+from spikebench_tasks.classification.small_images import (
+    CIFAR10DataModule,
+    CIFAR100DataModule,
+    CIFARDataModule,
+)
+from spikebench_tasks.classification.task import ClassificationTask
+from spikebench_tasks.datasets import DatasetError
 from timm.data import create_transform
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from benchmark import build_classifier
-from benchmark.task import MissingDataError, Run
-from tasks.classification import loop
-from tasks.classification.data_modules import build_data_module
-from tasks.classification.small_images import CIFAR10DataModule, CIFAR100DataModule, CIFARDataModule
-from tasks.classification.task import ClassificationTask
-from tasks.datasets import DatasetError
 from tests.tasks.small import CONFIGS, NANO
 
 MODULES = {"cifar10": CIFAR10DataModule, "cifar100": CIFAR100DataModule}

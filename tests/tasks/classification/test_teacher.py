@@ -9,15 +9,14 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
+from spikebench import build_classifier
+from spikebench.task import ConfigError, Run
+from spikebench.weights.loading import WeightsError
+from spikebench_tasks.classification import loop
+from spikebench_tasks.classification.module import ClassificationModule
+from spikebench_tasks.classification.task import ClassificationTask
+from spikebench_tasks.classification.teacher import build_teacher
 from torch.nn import functional as F
-
-from benchmark import build_classifier
-from benchmark.backbones.weights import WeightsError
-from benchmark.task import ConfigError, Run
-from tasks.classification import loop
-from tasks.classification.module import ClassificationModule
-from tasks.classification.task import ClassificationTask
-from tasks.classification.teacher import build_teacher
 
 NANO = "meta_spikeformer_nano"
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
+from spikebench import register_backbone
+from spikebench.backbones import FeatureInfo, to_time_first
+from spikebench.distributed import launched
+from spikebench.neurons import LIF
+from spikebench_tasks.classification import data, loop
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-
-from benchmark import register_backbone
-from benchmark.backbones import FeatureInfo, to_time_first
-from benchmark.distributed import launched
-from benchmark.neurons import LIF
-from tasks.classification import data, loop
 
 
 class WithoutNorms(nn.Module):

@@ -15,10 +15,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-
-from benchmark.errors import UserError
-from tasks.datasets import digit_scenes
-from tasks.datasets.digit_scenes import (
+from spikebench.errors import UserError
+from spikebench_tasks.datasets import digit_scenes
+from spikebench_tasks.datasets.digit_scenes import (
     COUNTS,
     DIGIT_SIZE,
     DIGITS_PER_SCENE,
@@ -27,7 +26,7 @@ from tasks.datasets.digit_scenes import (
     compose_scene,
     ensure_digit_scenes,
 )
-from tasks.datasets.digits import Glyphs, load_glyphs
+from spikebench_tasks.datasets.digits import Glyphs, load_glyphs
 
 SPLITS = ("train", "test")
 
@@ -71,7 +70,7 @@ class TestWhatIsMade:
         """In another process, whose hashes and libraries start afresh."""
         code = (
             "import sys; from pathlib import Path;"
-            "from tasks.datasets.digit_scenes import ensure_digit_scenes as make;"
+            "from spikebench_tasks.datasets.digit_scenes import ensure_digit_scenes as make;"
             "make(Path(sys.argv[1]))"
         )
         env = {**os.environ, "PYTHONHASHSEED": "1"}
@@ -296,7 +295,8 @@ class TestWhatIsBroken:
 class TestTwoAtOnce:
     def test_both_end_with_one_whole_copy(self, tmp_path: Path):
         code = (
-            "import sys; from pathlib import Path; from tasks.datasets import digit_scenes as d;"
+            "import sys; from pathlib import Path;"
+            "from spikebench_tasks.datasets import digit_scenes as d;"
             "d.COUNTS = {'train': 20, 'test': 5}; d.load_glyphs('train'); d.load_glyphs('test');"
             "print('ready', flush=True); sys.stdin.readline();"
             "print(d.ensure_digit_scenes(Path(sys.argv[1])))"

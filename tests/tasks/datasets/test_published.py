@@ -3,9 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from benchmark.task import MissingDataError
-from tasks.datasets.published import COCO, PUBLISHED, VOC2012, published_at
+from spikebench.task import MissingDataError
+from spikebench_tasks.datasets.published import COCO, PUBLISHED, VOC2012, published_at
 
 
 @pytest.fixture

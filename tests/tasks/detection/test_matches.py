@@ -8,8 +8,8 @@ import io
 
 import numpy as np
 import pytest
+from spikebench_tasks.detection import registered
 
-from tasks.detection import registered
 from tests.tasks.detection.coco_cases import (
     CROWDED,
     EMPTY,
@@ -24,8 +24,8 @@ from tests.tasks.detection.coco_cases import (
 )
 
 from faster_coco_eval import COCO as FasterCOCO  # isort: skip
-from tasks.detection.matches import Matches  # isort: skip
-from tasks.detection.metric import evaluate, summarized  # isort: skip
+from spikebench_tasks.detection.matches import Matches  # isort: skip
+from spikebench_tasks.detection.metric import evaluate, summarized  # isort: skip
 
 assert registered
 KINDS = ("bbox", "segm")

@@ -16,14 +16,19 @@ from mmengine.registry import METRICS
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from spikebench.task import ConfigError
+from spikebench_tasks.datasets.digits import CLASSES
+from spikebench_tasks.detection import registered
 
-from benchmark.task import ConfigError
-from tasks.datasets.digits import CLASSES
-from tasks.detection import registered
 from tests.tasks.detection.coco_cases import pycocotools_stats, random_case, repeated
 
 from faster_coco_eval import COCO as FasterCOCO  # isort: skip
-from tasks.detection.metric import CocoAP, average_precision, evaluate, precision_intervals  # isort: skip
+from spikebench_tasks.detection.metric import (
+    CocoAP,
+    average_precision,
+    evaluate,
+    precision_intervals,
+)  # isort: skip
 
 assert registered
 STATS = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
@@ -248,7 +253,7 @@ class TestCocoAP:
         )
 
     def test_every_figure_is_a_metric_of_the_task(self, annotations, detections):
-        from tasks.detection.task import DetectionTask
+        from spikebench_tasks.detection.task import DetectionTask
 
         scores = self.scores(annotations, detections, IMAGES)
         assert scores.keys() <= DetectionTask.metrics.keys()

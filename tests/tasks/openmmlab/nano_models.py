@@ -11,9 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
-
-from tasks.detection import registered as detection
-from tasks.segmentation import registered as segmentation
+from spikebench_tasks.detection import registered as detection
+from spikebench_tasks.segmentation import registered as segmentation
 
 assert detection
 assert segmentation

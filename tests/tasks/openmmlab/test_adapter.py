@@ -7,13 +7,12 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
-
-from benchmark import build_backbone
-from benchmark.registry import UnknownNameError
-from benchmark.task import ConfigError
-from tasks.detection import registered as detection
-from tasks.openmmlab.adapter import SpikingBackbone, fit_to_backbone
-from tasks.segmentation import registered as segmentation
+from spikebench import build_backbone
+from spikebench.registry import UnknownNameError
+from spikebench.task import ConfigError
+from spikebench_tasks.detection import registered as detection
+from spikebench_tasks.openmmlab.adapter import SpikingBackbone, fit_to_backbone
+from spikebench_tasks.segmentation import registered as segmentation
 
 assert detection  # MMDetection can be imported
 assert segmentation

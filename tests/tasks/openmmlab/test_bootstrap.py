@@ -5,10 +5,9 @@ import re
 
 import numpy as np
 import pytest
-
-from benchmark.task import ConfigError
-from tasks.openmmlab import bootstrap
-from tasks.openmmlab.bootstrap import bootstrap_intervals, mean_of_known
+from spikebench.task import ConfigError
+from spikebench_tasks.openmmlab import bootstrap
+from spikebench_tasks.openmmlab.bootstrap import bootstrap_intervals, mean_of_known
 
 RNG = np.random.default_rng(7)
 RIGHT = (RNG.random(400) < 0.7).astype(float)

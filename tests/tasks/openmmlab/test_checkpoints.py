@@ -11,11 +11,10 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from safetensors.torch import save_file
-
-from benchmark.backbones.weights import WeightsError
-from tasks.checkpoints import latest_checkpoint
-from tasks.openmmlab import checkpoints
-from tasks.openmmlab.checkpoints import SafeRunner, WholeFileBackend
+from spikebench.weights.loading import WeightsError
+from spikebench_tasks.checkpoints import latest_checkpoint
+from spikebench_tasks.openmmlab import checkpoints
+from spikebench_tasks.openmmlab.checkpoints import SafeRunner, WholeFileBackend
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

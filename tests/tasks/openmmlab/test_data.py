@@ -6,9 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
-
-from benchmark.task import MissingDataError
-from tasks.openmmlab.data import dataset_info, leaves, located, require_files
+from spikebench.task import MissingDataError
+from spikebench_tasks.openmmlab.data import dataset_info, leaves, located, require_files
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from spikebench.results import find_records
+from spikebench.task import Run
+from spikebench_tasks.openmmlab import loop
 
-from benchmark.results import find_records
-from benchmark.task import Run
-from tasks.openmmlab import loop
 from tests.tasks.openmmlab.tiny import ROOT, tiny_config, tiny_run
 from tests.tasks.torchrun import run_python
 
@@ -137,7 +137,7 @@ def test_the_command_does_a_suite_in_two_processes(tmp_path: Path):
         "tasks: [{task: segmentation, config: tiny.json}]\n"
     )
     arguments = ["run", str(suite), "--work-dir", str(tmp_path / "work"), "--limit", "5"]
-    done = run_python("-m", "benchmark.cli", *arguments, processes=2)
+    done = run_python("-m", "spikebench", *arguments, processes=2)
     ((_, record),) = find_records(tmp_path / "work")
     assert record.status == "finished"
     assert record.device.startswith("2 x ")

@@ -12,13 +12,12 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from PIL import Image
-
-from benchmark import profile_operations
-from benchmark.backbones.weights import WeightsError
-from benchmark.errors import UserError
-from benchmark.task import ConfigError, Run
-from tasks.openmmlab import loop
-from tasks.openmmlab.task import OpenMMLabTask
+from spikebench import profile_operations
+from spikebench.errors import UserError
+from spikebench.task import ConfigError, Run
+from spikebench.weights.loading import WeightsError
+from spikebench_tasks.openmmlab import loop
+from spikebench_tasks.openmmlab.task import OpenMMLabTask
 
 LIMIT = 8
 TASKS = ("detection", "segmentation")

@@ -11,12 +11,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
+from spikebench.task import ConfigError
+from spikebench_tasks.config import load_config
+from spikebench_tasks.detection import registered as detection
+from spikebench_tasks.segmentation import registered as segmentation
 from torch import nn
-
-from benchmark.task import ConfigError
-from tasks.config import load_config
-from tasks.detection import registered as detection
-from tasks.segmentation import registered as segmentation
 
 FOLDER = Path(__file__).parents[3] / "configs"
 TASKS = ("detection", "segmentation")
@@ -264,8 +263,8 @@ def test_labels_are_the_digits(build, scenes: Path, task: str):
 def test_a_backbone_with_other_strides_needs_no_other_configuration(
     build, monkeypatch: pytest.MonkeyPatch
 ):
-    from benchmark.backbones import FeatureInfo
-    from benchmark.registry import BACKBONES
+    from spikebench.backbones import FeatureInfo
+    from spikebench.registry import BACKBONES
 
     class Plain(nn.Module):
         def __init__(self, time_steps: int) -> None:

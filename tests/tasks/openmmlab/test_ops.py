@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-
-from tasks.openmmlab import ops, roi_align
-from tasks.openmmlab.extension import OpsFinder, install_ops
+from spikebench_tasks.openmmlab import ops, roi_align
+from spikebench_tasks.openmmlab.extension import OpsFinder, install_ops
 
 install_ops()
 
@@ -47,7 +46,7 @@ class TestFinder:
         program = (
             "import sys\n"
             f"sys.path.insert(0, {str(tmp_path)!r})\n"
-            "from tasks.openmmlab import extension, ops\n" + statements
+            "from spikebench_tasks.openmmlab import extension, ops\n" + statements
         )
         result = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
@@ -61,7 +60,8 @@ class TestFinder:
 
     def test_python_starts_without_torch(self):
         program = (
-            "import sys; print('tasks.openmmlab.extension' in sys.modules, 'torch' in sys.modules)"
+            "import sys;"
+            "print('spikebench_tasks.openmmlab.extension' in sys.modules, 'torch' in sys.modules)"
         )
         out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert out.stdout.split() == ["True", "False"]

@@ -4,9 +4,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-
-from benchmark.task import ConfigError
-from tasks.openmmlab.precision import CpuAmpOptimWrapper, fit_precision
+from spikebench.task import ConfigError
+from spikebench_tasks.openmmlab.precision import CpuAmpOptimWrapper, fit_precision
 
 
 def wrapper(**options) -> CpuAmpOptimWrapper:

@@ -12,16 +12,16 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from safetensors.torch import save_file
+from spikebench import build_backbone, build_classifier
+from spikebench.backbones import FeatureInfo
+from spikebench.registry import BACKBONES
+from spikebench.weights.loading import WeightsError, load_weights
+from spikebench_tasks.detection import registered as detection
+from spikebench_tasks.openmmlab.adapter import SpikingBackbone
+from spikebench_tasks.openmmlab.checkpoints import SafeRunner
+from spikebench_tasks.segmentation import registered as segmentation
 from torch import Tensor, nn
 
-from benchmark import build_backbone, build_classifier
-from benchmark.backbones import FeatureInfo
-from benchmark.backbones.weights import WeightsError, load_weights
-from benchmark.registry import BACKBONES
-from tasks.detection import registered as detection
-from tasks.openmmlab.adapter import SpikingBackbone
-from tasks.openmmlab.checkpoints import SafeRunner
-from tasks.segmentation import registered as segmentation
 from tests.conformance.conftest import Golden
 
 assert detection
@@ -49,8 +49,7 @@ def weights_of(classifier: nn.Module) -> dict[str, Tensor]:
 def lightning(classifier: nn.Module, folder: Path) -> Path:
     """As the classification task of this suite leaves it."""
     import lightning as L
-
-    from tasks.classification.module import ClassificationModule
+    from spikebench_tasks.classification.module import ClassificationModule
 
     module = ClassificationModule(NAME, num_classes=7)
     module.model.load_state_dict(classifier.state_dict())

@@ -17,12 +17,12 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from PIL import Image
 from pycocotools import mask as coco_mask
+from spikebench import profile_operations
+from spikebench.errors import UserError
+from spikebench.registry import TASKS
+from spikebench.task import MissingDataError, Run, Task
+from spikebench_tasks.datasets import DatasetError
 
-from benchmark import profile_operations
-from benchmark.errors import UserError
-from benchmark.registry import TASKS
-from benchmark.task import MissingDataError, Run, Task
-from tasks.datasets import DatasetError
 from tests.tasks.openmmlab.trees import ade20k, cityscapes, coco, voc2012
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -318,7 +318,7 @@ def perfect_detector(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Lets a detector predict what the annotations say, found by image id."""
 
     def use(annotations: Path) -> None:
-        from tasks.detection.detectors import SpikingMaskRCNN
+        from spikebench_tasks.detection.detectors import SpikingMaskRCNN
 
         content = json.loads(annotations.read_text())
         names = {one["id"]: one["name"] for one in content["categories"]}

@@ -7,23 +7,23 @@ import math
 import pytest
 import torch
 from mmengine.model import initialize
+from spikebench.registry import UnknownNameError
+from spikebench.task import ConfigError
+from spikebench_tasks.detection import registered as detection
+from spikebench_tasks.openmmlab.spiking import Fire, SpikingConv2d, over_time
+from spikebench_tasks.segmentation import registered as segmentation
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from benchmark.registry import UnknownNameError
-from benchmark.task import ConfigError
-from tasks.detection import registered as detection
-from tasks.openmmlab.spiking import Fire, SpikingConv2d, over_time
-from tasks.segmentation import registered as segmentation
 from tests.tasks.openmmlab.by_hand import ByHand, enliven, membranes
 from tests.tasks.openmmlab.spiking_contract import BATCH, Maps, SpikingContract
 
 import mmdet.models  # isort: skip  (the operators come first)
 import mmseg.models  # isort: skip
 
-from tasks.detection.heads import SpikingFPN as DetectionFPN  # isort: skip
-from tasks.segmentation.heads import SpikingFPN as SegmentationFPN  # isort: skip
+from spikebench_tasks.detection.heads import SpikingFPN as DetectionFPN  # isort: skip
+from spikebench_tasks.segmentation.heads import SpikingFPN as SegmentationFPN  # isort: skip
 
 assert detection
 assert segmentation

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
-
-from tasks.openmmlab.transforms import BrightOnDark
+from spikebench_tasks.openmmlab.transforms import BrightOnDark
 
 
 def of(image: np.ndarray, **options: float | None) -> np.ndarray:

@@ -8,10 +8,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from spikebench.task import Run
+from spikebench_tasks.openmmlab.task import OpenMMLabTask
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from benchmark.task import Run
-from tasks.openmmlab.task import OpenMMLabTask
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = {

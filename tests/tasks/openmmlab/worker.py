@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import tiny  # noqa: F401  its hooks; beside this script
-
-from benchmark.distributed import launched
-from benchmark.task import Run
-from tasks.openmmlab import loop
+from spikebench.distributed import launched
+from spikebench.task import Run
+from spikebench_tasks.openmmlab import loop
 
 
 def train_and_score(run: Run, limits: list[int]) -> list[dict[str, Any]]:
     """Train, then score on the first so many test images; each image with how often it counts."""
-    from tasks.openmmlab.registered import install_ops
+    from spikebench_tasks.openmmlab.registered import install_ops
 
     install_ops()
-    from tasks.detection.metric import CocoAP
-    from tasks.segmentation.metric import MeanIoU
+    from spikebench_tasks.detection.metric import CocoAP
+    from spikebench_tasks.segmentation.metric import MeanIoU
 
     counted: list[int] = []
 

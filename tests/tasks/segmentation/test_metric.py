@@ -10,12 +10,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import METRICS
+from spikebench.task import ConfigError
+from spikebench_tasks.segmentation import registered
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from benchmark.task import ConfigError
-from tasks.segmentation import registered
-
-from tasks.segmentation.metric import MeanIoU  # isort: skip
+from spikebench_tasks.segmentation.metric import MeanIoU  # isort: skip
 
 assert registered
 CLASSES = 11
@@ -147,7 +146,7 @@ def test_all_right_is_one():
 
 
 def test_every_figure_is_a_metric_of_the_task():
-    from tasks.segmentation.task import SegmentationTask
+    from spikebench_tasks.segmentation.task import SegmentationTask
 
     assert score(*CASES["plain"]).keys() == SegmentationTask.metrics.keys()
 

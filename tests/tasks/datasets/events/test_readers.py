@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from benchmark.registry import UnknownNameError
-from tasks.datasets import DatasetError
-from tasks.datasets.events import (
+from spikebench.registry import UnknownNameError
+from spikebench_tasks.datasets import DatasetError
+from spikebench_tasks.datasets.events import (
     EventFileError,
     Events,
     frames_by_count,
@@ -21,6 +20,7 @@ from tasks.datasets.events import (
     read_events,
     voxel_grid,
 )
+
 from tests.tasks.datasets.events import files
 from tests.tasks.datasets.events.files import some_events
 

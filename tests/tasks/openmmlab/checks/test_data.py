@@ -16,14 +16,14 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
+from spikebench.datacheck import SplitCheck
+from spikebench.task import ConfigError, MissingDataError
+from spikebench_tasks.config import load_config
+from spikebench_tasks.datasets import DatasetError
+from spikebench_tasks.openmmlab.checks import dataset as check_dataset
+from spikebench_tasks.openmmlab.checks.data import check_data, require_sound_data
+from spikebench_tasks.openmmlab.data import located
 
-from benchmark.datacheck import SplitCheck
-from benchmark.task import ConfigError, MissingDataError
-from tasks.config import load_config
-from tasks.datasets import DatasetError
-from tasks.openmmlab.checks import dataset as check_dataset
-from tasks.openmmlab.checks.data import check_data, require_sound_data
-from tasks.openmmlab.data import located
 from tests.tasks.openmmlab import trees
 
 CONFIGS = Path(__file__).parents[4] / "configs"
@@ -381,7 +381,7 @@ class TestBadConfigurations:
         [{"metric": "segm"}, {"metric": ["bbox", "segm"]}, {"type": "CocoAP"}],
     )
     def test_masks_that_are_scored_but_not_there(self, root: Path, evaluator: dict):
-        import tasks.detection.registered  # noqa: F401
+        import spikebench_tasks.detection.registered  # noqa: F401
 
         path = root / "coco" / "annotations" / "instances_val2017.json"
         content = trees.read(path)
@@ -494,7 +494,10 @@ class TestBadConfigurations:
             check_data(config)
 
     def test_an_import_that_fails(self, root: Path):
-        imports = {"imports": ["tasks.detection.registred"], "allow_failed_imports": False}
+        imports = {
+            "imports": ["spikebench_tasks.detection.registred"],
+            "allow_failed_imports": False,
+        }
         with pytest.raises(ConfigError, match=r"custom_imports=.*tasks\.detection\.registred"):
             check_data({**coco(), "custom_imports": imports})
 

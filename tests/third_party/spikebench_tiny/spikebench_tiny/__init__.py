@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from spikebench import register_backbone
+from spikebench.backbones import FeatureInfo, to_time_first
+from spikebench.neurons import LIF
 from torch import Tensor, nn
-
-from benchmark import register_backbone
-from benchmark.backbones import FeatureInfo, to_time_first
-from benchmark.neurons import LIF
 
 
 class Stage(nn.Module):

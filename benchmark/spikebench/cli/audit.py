@@ -1,0 +1,79 @@
+"""The verb that checks whether a backbone is spike-driven: audit."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from spikebench.cli import counted
+from spikebench.cli.app import Options, app, given_options, terminal
+
+
+@app.command(epilog="Example: spikebench audit meta_spikeformer_15m --time-steps 4")
+def audit(
+    name: Annotated[str, typer.Argument(help="A registered backbone.")],
+    time_steps: counted.TimeSteps = 1,
+    image_size: counted.ImageSize = 224,
+    images: counted.Images = None,
+    count: counted.Count = 2,
+    num_classes: counted.NumClasses = 1000,
+    weights: counted.Weights = None,
+    set_: Options = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files; default work_dirs/audit/NAME.")
+    ] = None,
+) -> None:
+    """Say whether additions suffice for a backbone's classifier, in three forms of it.
+
+    The forms: as coded; dense, with batch norms folded; and that of the papers, with convolutions
+    in a row fused as well. For each it shows what multiplies, what reads integers and what is not
+    counted; then the firing rates by layer and time step. Neurons are those of spikebench.neurons
+    and modules that have a v_threshold.
+    """
+    from spikebench.energy.counter import profile_operations
+    from spikebench.energy.operations import Form
+    from spikebench.environment import commit, device_name, package_versions
+    from spikebench.files import sha256
+    from spikebench.inference.deploy import in_form
+    from spikebench.progress import Progress
+    from spikebench.report.audit import AuditRecord, AuditSettings, print_audit, write_audit
+
+    options = given_options(set_)
+    started = datetime.now(UTC).isoformat()
+    reports = []
+    with counted.wrong_requests(name):
+        found = counted.counted_classifier(
+            name, options, weights, time_steps, num_classes, image_size, images
+        )
+        for form in get_args(Form):
+            with Progress(f"{name} {form}", count) as progress:
+                report = profile_operations(
+                    in_form(found.model, form),
+                    found.sample(count),
+                    form=form,
+                    progress=progress.update,
+                )
+            reports.append(report)
+    record = AuditRecord(
+        settings=AuditSettings(
+            backbone_name=name,
+            options=options,
+            time_steps=time_steps,
+            image_size=image_size,
+            num_classes=found.num_classes,
+            images=found.about_images,
+            weights=found.about_weights,
+            weights_sha256=None if weights is None else sha256(weights),
+        ),
+        reports=reports,
+        packages=package_versions(),
+        commit=commit(),
+        device=device_name(),
+        started=started,
+    )
+    print_audit(record, terminal())
+    for path in write_audit(record, out or Path("work_dirs/audit") / name):
+        print(f"written: {path}")

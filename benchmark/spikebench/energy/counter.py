@@ -1,0 +1,168 @@
+"""Counting the synaptic operations that a model really runs, streamed over a data set.
+
+A dispatch mode sees every convolution, matrix product and elementwise product of activations below
+modules and functionals alike; forward hooks say which module is running. Attention runs through its
+plain kernel, so that both of its products are seen. Neurons run unseen and are counted by what they
+give. Norms, scales and whatever has no counting rule are listed as uncounted, with their share of
+the work; what is computed from parameters alone folds away before deployment and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from spikebench.energy.counting import Counting
+from spikebench.energy.operations import Form, OperationReport
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+def profile_operations(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    images: Callable[[Any], int] | None = None,
+    forward: Forward | None = None,
+    time_steps: int | None = None,
+    form: Form = "as-coded",
+    progress: Callable[[int], object] | None = None,
+) -> OperationReport:
+    """Count the operations of a model over a data set, with one forward pass a batch.
+
+    The model runs in eval mode without gradients and is left as it was found. Only numbers are
+    kept from one operation to the next, so the data set may be of any length.
+
+    A row is named after the module whose operation it is: the module itself where the weight is
+    its own parameter, or where the operation is the only one of a module without submodules;
+    otherwise `<module>.<kind>`, `<module>.<kind>_1` and so on, in the order within one call of the
+    module. A module that is called many times adds to the same rows.
+
+    Args:
+        model: any module, on any device; its neurons are `spikebench.neurons.Neuron`,
+            SpikingJelly's, or modules with an attribute `v_threshold`. Neurons that keep their
+            state from one call to the next have to be reset by `forward`.
+        batches: what `forward` takes, on the model's device; see `count_images`.
+        images: how many images a batch holds; `count_images` by default, which takes the first
+            axis of a tensor for the images. Where time comes first, say so:
+            `images=lambda batch: batch.shape[1]`.
+        forward: runs the model on a batch; `model(batch)` by default.
+        time_steps: time steps an image is seen for; by default the attribute `time_steps` of the
+            model, or of the first submodule that has one, or 1.
+        form: what the report calls the form of the model.
+        progress: called after each batch with the number of images counted so far.
+
+    Returns:
+        One row per operation and one per layer of neurons, in the order of first execution, and
+        what multiplies beyond these.
+
+    Raises:
+        TypeError: the number of images in a batch cannot be told.
+        ValueError: there is no image to count, or `time_steps` is not positive.
+
+    Example:
+        >>> report = profile_operations(nn.Linear(4, 3), [torch.eye(4)])
+        >>> report.rows[0].dense_macs, report.rows[0].rate, report.synaptic_operations
+        (12.0, 0.25, 3.0)
+    """
+    forward = forward or _call
+    steps = _time_steps(model) if time_steps is None else time_steps
+    if steps < 1:
+        raise ValueError(f"time_steps is {steps}; an image is seen for at least 1 time step")
+    counting = Counting(model, steps)
+    total = 0
+    with evaluating(model), counting.hooks():
+        for batch in batches:
+            held = (images or count_images)(batch)
+            if held == 0:
+                continue
+            noted = None if images else batch
+            with torch.no_grad(), _plain_attention(), counting.pass_over_model(noted, held):
+                forward(model, batch)
+            total += held
+            if progress is not None:
+                progress(total)
+    if total == 0:
+        raise ValueError("there is no image to count: the batches are empty")
+    return OperationReport(
+        form=form,
+        images=total,
+        time_steps=steps,
+        rows=counting.rows(total),
+        neurons=counting.neurons(total),
+        uncounted=counting.uncounted(total),
+        synaptic_operations_std=counting.total.deviation,
+    )
+
+
+def until_counted(batches: Iterable[Any], images: int) -> Iterator[Any]:
+    """Whole batches until at least `images` images were given."""
+    counted = 0
+    for batch in batches:
+        yield batch
+        counted += count_images(batch)
+        if counted >= images:
+            return
+
+
+def count_images(batch: Any) -> int:
+    """How many images a batch holds.
+
+    Args:
+        batch: a tensor of shape `(B, ...)`, a mapping with B `inputs`, a list of B images
+            `(C, H, W)`, or a tuple or list whose first element is one of these.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(batch, Tensor) and batch.dim() > 0:
+        return batch.shape[0]
+    if isinstance(batch, Mapping) and "inputs" in batch:
+        return len(batch["inputs"])
+    if isinstance(batch, list) and all(isinstance(x, Tensor) and x.dim() == 3 for x in batch):
+        return len(batch)
+    if isinstance(batch, tuple | list) and batch:
+        return count_images(batch[0])
+    raise TypeError(
+        f"cannot tell the number of images in a batch of type {type(batch).__name__}; it must be a "
+        "tensor (B, ...), a mapping with 'inputs', a list of images (C, H, W), or a tuple or list "
+        "that starts with one of these"
+    )
+
+
+def _call(model: nn.Module, batch: Any) -> Any:
+    return model(batch)
+
+
+def _time_steps(model: nn.Module) -> int:
+    found = (getattr(module, "time_steps", None) for module in model.modules())
+    return next((steps for steps in found if type(steps) is int), 1)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and afterwards each module of it as it was."""
+    training = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, flag in training:
+            module.training = flag
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Fused attention kernels hide their products; the plain ones do not."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,0 +1,1 @@
+"""What is done to a built model: deploy forms, event-driven convolutions, export."""

@@ -1,0 +1,1 @@
+"""Suite files, run keys, the plan, and the runner of one run."""

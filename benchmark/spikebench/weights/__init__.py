@@ -1,0 +1,1 @@
+"""Loading published and our own weights, and converting them."""

@@ -1,0 +1,373 @@
+"""Training, scoring and probing of a classification run with Lightning's Trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from scipy.stats import binomtest
+from spikebench.backbones.classifier import Classifier
+from spikebench.files import replacing
+from spikebench.neurons import PSN
+from spikebench.progress import Progress
+from spikebench.registry import unknown_name
+from spikebench.results import BackboneInfo, DatasetInfo
+from spikebench.task import ConfigError, Evaluation, Probe, Run
+from spikebench.weights.loading import (
+    WeightsError,
+    head_arguments,
+    in_our_layout,
+    load_weights,
+    read_weights,
+)
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from spikebench_tasks.checkpoints import latest_checkpoint, resumable_checkpoint
+from spikebench_tasks.classification.data import DataModule, derived_seed
+from spikebench_tasks.classification.data_modules import build_data_module
+from spikebench_tasks.classification.devices import on_devices
+from spikebench_tasks.classification.module import ClassificationModule
+from spikebench_tasks.classification.pictures import confusion_figure
+from spikebench_tasks.datasets import DatasetError
+from spikebench_tasks.losses import require_finite
+
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+_OURS = (
+    "barebones",
+    "callbacks",
+    "default_root_dir",
+    "enable_checkpointing",
+    "enable_progress_bar",
+    "fast_dev_run",
+    "limit_test_batches",
+    "logger",
+    "plugins",
+    "reload_dataloaders_every_n_epochs",
+    "use_distributed_sampler",
+)
+
+
+def train(run: Run) -> Path:
+    """Train from the last whole checkpoint in the run's folder to the end; the final checkpoint.
+
+    `ema` of the configuration, arguments of Lightning's `EMAWeightAveraging`, has a moving average
+    of the weights saved and scored. Weights to start from are those of `load_from`; a distillation
+    head that they lack starts as a copy of the other.
+
+    Raises:
+        ConfigError: there is a distillation head and no teacher, or one of other classes; or
+            `trainer` sets what a run sets itself.
+        UnknownNameError: `trainer` has what Lightning's Trainer does not know.
+        MissingDataError: the data of training or of testing is not there.
+        WeightsError: the checkpoint to resume from is truncated, or weights do not fit.
+        UserError: the loss is no longer a number; what was saved before stays.
+    """
+    described = run.config["model"]
+    if described.get("distillation") and not described.get("teacher"):
+        raise ConfigError(
+            "model.distillation=True: a distillation head learns from a teacher, and there is no "
+            "model.teacher; name one, or set it to False"
+        )
+    module, data = _build(run, training=True)
+    checkpoint = resumable_checkpoint(run.folder)
+    if checkpoint is None and run.config.get("load_from"):
+        _start_from(module.model, run.config["load_from"])
+    averaging = run.config.get("ema")
+    if averaging is not None and run.config["trainer"].get("strategy") == "fsdp":
+        raise ConfigError("ema and trainer.strategy=fsdp, which has no average; leave one out")
+    trainer = _trainer(
+        run,
+        [
+            _SeedEpochs(run.seed),
+            _StopAtNaN(run.folder),
+            *([] if averaging is None else [EMAWeightAveraging(**averaging)]),
+        ],
+    )
+    with _errors_in_one_line():
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    final = latest_checkpoint(run.folder)
+    if final is None:
+        raise RuntimeError(f"training left no checkpoint in {run.folder}: no epoch was finished")
+    return final
+
+
+def evaluate(run: Run, checkpoint: Path) -> Evaluation:
+    """Score a checkpoint on the test split, in full precision and with T as configured.
+
+    Accuracies come with 95 % intervals, by class and by number of time steps; `confusion.png` in
+    the run's folder shows what is taken for what.
+
+    The checkpoint may be of this task or of the published code, with a distillation head or
+    without. The training split need not be there: weights may have been trained elsewhere.
+
+    Raises:
+        MissingDataError: the data of testing is not there.
+        WeightsError: the checkpoint is missing, truncated, or of another model.
+    """
+    module, data = _build(run, checkpoint=checkpoint)
+    trainer = _trainer(run, [], precision="32-true", strategy="auto")
+    with _errors_in_one_line():
+        (metrics,) = trainer.test(module, data, verbose=False)
+    dataset = DatasetInfo(
+        name=data.title,
+        split=data.test_split,
+        train_samples=data.train_samples,
+        test_samples=len(data.test),
+    )
+    count = dataset.test_samples
+    counts = module.confusion.compute().cpu()
+    if counts.sum() != count:
+        raise ConfigError(
+            f"{int(counts.sum())} images of {data.name} were scored; expected {count} "
+            "(data.samples)"
+        )
+    hits = {name: round(value * count) for name, value in metrics.items() if name != "ece"}
+    intervals = {name: _wilson(hit, count) for name, hit in hits.items()}
+    of_class = counts.diagonal().double() / counts.sum(1)
+    per_class = {
+        name: value
+        for name, value in zip(data.classes, of_class.tolist(), strict=True)
+        if not math.isnan(value)
+    }
+    if trainer.is_global_zero:
+        _draw_confusion(counts, data.classes, run, trainer.loggers)
+    by_time_steps = [
+        round(float(accuracy.compute()) * count) / count for accuracy in module.top1_by_time_steps
+    ]
+    return Evaluation(
+        # torchmetrics divides in single precision
+        {**metrics, **{name: hit / count for name, hit in hits.items()}},
+        dataset,
+        intervals,
+        {"top1": per_class},
+        {"top1": by_time_steps} if len(by_time_steps) > 1 and _is_causal(module.model) else {},
+    )
+
+
+def _is_causal(model: Classifier) -> bool:
+    """Whether what neurons do at a time step depends on none that is later."""
+    return not any(isinstance(layer, PSN) for layer in model.modules())
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Undo what Lightning makes of Ctrl-C, and loaders of what their workers raise."""
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        lines = str(error).splitlines()
+        if lines and re.match(r"Caught \w*Error in DataLoader worker process", lines[0]):
+            kind, _, message = lines[-1].partition(": ")
+            if kind.endswith(("DatasetError", "EventFileError", "UserError")):
+                raise DatasetError(message) from None
+        raise
+
+
+def _wilson(hits: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy (Wilson, 1927)."""
+    found = binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def _draw_confusion(counts: Tensor, classes: Sequence[str], run: Run, loggers: list[Any]) -> None:
+    """A picture of it in the run's folder, and in TensorBoard."""
+    figure = confusion_figure(counts.numpy(), classes)
+    with replacing(run.folder / "confusion.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure("confusion", figure, close=False)
+
+
+def probe(run: Run, checkpoint: Path) -> Probe:
+    """The trained classifier and batches of test images."""
+    module, data = _build(run, checkpoint=checkpoint)
+    data.setup("test")
+    return _as_probe(module, _Images(data.test_dataloader()), run.config)
+
+
+def sketch(config: Mapping[str, Any]) -> Probe:
+    """The untrained classifier, and an image of noise; see `Task.sketch`."""
+    data = build_data_module(limit=None, **config["data"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        described = {**config["model"], "teacher": None}
+        module = ClassificationModule(num_classes=data.num_classes, **described)
+        image = data.example()
+    return _as_probe(module, [image], config)
+
+
+class _Images:
+    """The images of a loader, without labels, whenever they are gone over."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return (images for images, _ in self._loader)
+
+
+def _as_probe(
+    module: ClassificationModule, batches: Iterable[Any], config: Mapping[str, Any]
+) -> Probe:
+    model = module.model.eval()
+    backbone = BackboneInfo(
+        name=config["model"]["backbone"],
+        arguments=config["model"]["arguments"],
+        time_steps=model.time_steps,
+        parameters=sum(weight.numel() for weight in model.backbone.parameters()),
+    )
+    return Probe(model, batches, lambda model, batch: model(batch), backbone)
+
+
+def _build(
+    run: Run, training: bool = False, checkpoint: Path | None = None
+) -> tuple[ClassificationModule, DataModule]:
+    """Module and data of a run; with a checkpoint, as many heads as it has, and its weights."""
+    L.seed_everything(run.seed, workers=True, verbose=False)
+    data = build_data_module(limit=run.limit, **run.config["data"])
+    described = dict(run.config["model"])
+    steps = described.get("time_steps", 1)
+    if data.time_steps not in (None, steps):
+        raise ConfigError(
+            f"data.time_steps is {data.time_steps} and model.time_steps is {steps}; make them equal"
+        )
+    data.require(training)
+    if checkpoint is not None:
+        described["teacher"] = None
+        described["distillation"] = head_arguments(checkpoint).get("distillation", False)
+    module = ClassificationModule(num_classes=data.num_classes, **described)
+    if checkpoint is not None:
+        load_weights(module.model, checkpoint)
+    return module, data
+
+
+def _start_from(model: Classifier, path: str) -> None:
+    state = in_our_layout(read_weights(path))
+    if model.distillation_head is not None and not head_arguments(state).get("distillation"):
+        for key in [key for key in state if key.endswith(("head.weight", "head.bias"))]:
+            prefix, kind = key.rsplit("head.", 1)
+            state[f"{prefix}distillation_head.{kind}"] = state[key]
+    try:
+        load_weights(model, state)
+    except WeightsError as error:
+        raise WeightsError(f"load_from {path}: {error}") from error
+
+
+def _trainer(run: Run, callbacks: Sequence[Callback], **options: Any) -> L.Trainer:
+    loggers = [
+        TensorBoardLogger(run.tensorboard.parent, name=run.tensorboard.name, version=""),
+        CSVLogger(run.folder, name="csv"),  # a folder a part: it would delete the part before
+    ]
+    checkpoints = ModelCheckpoint(
+        run.folder, filename="{epoch}", enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    shows = RichProgressBar() if sys.stderr.isatty() else _PlainProgress(run.title)
+    described = _trainer_options(run.config["trainer"], **options)
+    return L.Trainer(
+        logger=loggers,
+        callbacks=[checkpoints, shows, *callbacks],
+        enable_progress_bar=isinstance(shows, RichProgressBar),
+        reload_dataloaders_every_n_epochs=1,  # the first is made before a run knows its epoch
+        plugins=[_WholeFiles(), *described.pop("plugins", ())],
+        **described,
+    )
+
+
+def _trainer_options(config: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """What a configuration says of the Trainer, over what holds where it says nothing."""
+    known = inspect.signature(L.Trainer).parameters
+    for name in config:
+        if name not in known:
+            raise unknown_name("argument of Lightning's Trainer: trainer", name, known)
+        if name in _OURS:
+            raise ConfigError(
+                f"trainer.{name} is {config[name]!r}; a run sets it itself, so that it can be "
+                "resumed and recorded; leave it out"
+            )
+    shown = {"enable_model_summary": False, "num_sanity_val_steps": 0, "log_every_n_steps": 10}
+    return on_devices({**shown, **config, **options})
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints that appear under their name only when they are whole.
+
+    Lightning writes to the temporary folder of the system and moves the file, which is a copy where
+    that folder lies on another disk.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.part")
+        super().save_checkpoint(checkpoint, temporary, storage_options)
+        temporary.replace(path)
+
+
+class _SeedEpochs(Callback):
+    """Begins each epoch with random numbers of its own, so that a resumed run has the same ones."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        seed = derived_seed(self._seed, trainer.current_epoch, trainer.global_rank)
+        L.seed_everything(seed, verbose=False)
+
+
+class _StopAtNaN(Callback):
+    """Stops before a loss that is no number reaches the weights."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_before_backward(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
+    ) -> None:
+        require_finite(
+            loss,
+            trainer.global_step + 1,
+            trainer.optimizers[0].param_groups[0]["lr"],
+            "lower model.optimizer.lr or set trainer.gradient_clip_val",
+            self._folder,
+        )
+
+
+class _PlainProgress(Callback):
+    """Plain lines where the output is no terminal."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._progress: Progress | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._progress = Progress(self._title, int(trainer.estimated_stepping_batches))
+        self._progress.start_at(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *batch: Any
+    ) -> None:
+        assert self._progress is not None
+        self._progress.update(trainer.global_step, loss=float(outputs["loss"]))

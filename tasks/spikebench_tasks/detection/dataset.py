@@ -1,0 +1,38 @@
+"""The data set of the detection task that is made here; others are MMDetection's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+from mmengine.registry import DATASETS
+
+from spikebench_tasks.datasets import data_root
+from spikebench_tasks.datasets.digit_scenes import NAME, ensure_digit_scenes
+from spikebench_tasks.datasets.digits import CLASSES, Split
+
+
+@DATASETS.register_module()
+class DigitScenesDetection(CocoDataset):
+    """Scenes of handwritten digits with boxes and masks, made on first use.
+
+    The metric finds the annotations in the metainfo.
+
+    Args:
+        split: "train" or "test".
+        **options: those of `CocoDataset`, less where the files are.
+    """
+
+    METAINFO = {"name": NAME, "classes": CLASSES, "palette": None}
+
+    def __init__(self, split: Split, **options: Any) -> None:
+        self.split = split
+        folder = ensure_digit_scenes(data_root())
+        annotations = str(folder / "annotations" / f"instances_{split}.json")
+        super().__init__(
+            ann_file=annotations,
+            data_prefix={"img": str(folder / "images" / split)},
+            # MMEngine would read a string as the name of a file of class names
+            metainfo={"ann_file": (annotations,)},
+            **options,
+        )

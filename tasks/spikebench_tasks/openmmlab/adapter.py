@@ -1,0 +1,246 @@
+"""One adapter: every registered backbone in MMDetection and MMSegmentation.
+
+A configuration says `backbone=dict(type='SpikingBackbone', name=...)` and leaves out what follows
+from the backbone: the channels that neck and heads read, the strides of anchors, RoI features and
+decode heads, and T where it is kept. `fit_to_backbone` fills these in from `feature_info`, so that
+no number typed into a configuration can disagree with the backbone. What a configuration does say,
+stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from spikebench.backbones import FeatureInfo, build_backbone
+from spikebench.task import ConfigError
+from spikebench.weights.loading import in_our_layout, load_weights, read_weights
+from torch import Tensor
+
+log = logging.getLogger("spikebench")
+
+_STRIDES_OF = {
+    "AnchorGenerator": "strides",
+    "MlvlPointGenerator": "strides",
+    "SingleRoIExtractor": "featmap_strides",
+    "GenericRoIExtractor": "featmap_strides",
+    "SpikingRoIExtractor": "featmap_strides",
+    "FPNHead": "feature_strides",
+    "SpikingFPNHead": "feature_strides",
+}
+_DECODES_EVERY_MAP = {"FPNHead", "SpikingFPNHead", "UPerHead", "SpikingUPerHead"}
+_DECODES_ONE_MAP = {"FCNHead", "SpikingFCNHead"}
+_READS_MAPS = {
+    "neck",
+    "rpn_head",
+    "bbox_head",
+    "bbox_roi_extractor",
+    "mask_head",
+    "mask_roi_extractor",
+    "decode_head",
+    "auxiliary_head",
+}
+
+
+@MODELS.register_module()
+class SpikingBackbone(BaseModule):
+    """A registered backbone, its maps averaged over time before the neck or with time kept.
+
+    Args:
+        name: as in `spikebench.list_backbones()`.
+        time_steps: T.
+        out_indices: which of the backbone's maps to give; None gives all of `min_stride` or more.
+        min_stride: finer maps are left out where `out_indices` is None.
+        one_per_stride: whether, where `out_indices` is None, of maps with one stride only the
+            deepest is given.
+        keep_time: whether neck and heads, which then must be spiking ones, go through all time
+            steps; else they read the mean over time in a single one.
+        published_strides: whether anchors, RoI features and decode heads take each map for half as
+            fine as the one before, as in the published detectors, where the last map of
+            Meta-SpikeFormer, at stride 16, goes for one at stride 32. It is for their weights.
+        arguments: further arguments of the backbone.
+        init_cfg: None, or `dict(type='Pretrained', checkpoint=PATH)`: weights of this backbone or
+            of a classifier with it, as `load_weights` takes them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        time_steps: int = 1,
+        out_indices: Sequence[int] | None = None,
+        min_stride: int = 1,
+        one_per_stride: bool = False,
+        keep_time: bool = False,
+        published_strides: bool = False,
+        arguments: dict[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        if init_cfg is not None and (
+            set(init_cfg) != {"type", "checkpoint"} or init_cfg["type"] != "Pretrained"
+        ):
+            raise ConfigError(
+                f"backbone.init_cfg={dict(init_cfg)}; expected None or "
+                "dict(type='Pretrained', checkpoint=PATH)"
+            )
+        super().__init__(init_cfg)
+        self.model = build_backbone(name, time_steps=time_steps, **(arguments or {}))
+        self.time_steps = time_steps
+        self.keep_time = keep_time
+        info: list[FeatureInfo] = list(self.model.feature_info)  # type: ignore[arg-type]
+        if out_indices is None:
+            coarse = [i for i, one in enumerate(info) if one.stride >= min_stride]
+            deepest = {info[i].stride: i for i in coarse}
+            out_indices = sorted(deepest.values()) if one_per_stride else coarse
+        if not out_indices or not all(0 <= i < len(info) for i in out_indices):
+            raise ConfigError(
+                f"backbone {name!r} has maps 0 to {len(info) - 1} at strides "
+                f"{[one.stride for one in info]}; out_indices={out_indices}, "
+                f"min_stride={min_stride} chooses none or one that is not there"
+            )
+        self.out_indices = tuple(out_indices)
+        chosen = [info[i] for i in self.out_indices]
+        if published_strides:
+            strides = _doubling([one.stride for one in chosen])
+            chosen = [
+                one._replace(stride=stride) for one, stride in zip(chosen, strides, strict=True)
+            ]
+        self.feature_info: list[FeatureInfo] = chosen
+
+    def init_weights(self) -> None:
+        """Load the weights that `init_cfg` names; without it keep those of the building.
+
+        Raises:
+            WeightsError: they cannot be read, or some do not fit.
+        """
+        if self.init_cfg is None:
+            return
+        path = self.init_cfg["checkpoint"]
+        load_weights(self.model, path)
+        own, given = list(self.model.state_dict()), in_our_layout(read_weights(path))
+        prefixes = {key.removesuffix(own[0]) for key in given if key.endswith(own[0])}
+        fits = (prefix for prefix in prefixes if all(prefix + key in given for key in own))
+        prefix = min(fits, key=len)
+        others = given.keys() - {prefix + key for key in own}
+        line = (
+            f"{path}: {len(own)} tensors loaded into the backbone; not of it, and left out: "
+            f"{', '.join(sorted(others)) or 'none'}"
+        )
+        log.info(line)
+        print_log(line, logger="current")  # the log of the stock tools
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images `(B, C, H, W)` to the chosen maps, in channels-last memory layout.
+
+        Convolutions of a CPU are faster in it, and neck and heads keep the layout.
+
+        Returns:
+            Maps `(B, C_i, H_i, W_i)`, the mean over time; or `(T * B, C_i, H_i, W_i)`, time first,
+            where time is kept.
+        """
+        maps = self.model(x.contiguous(memory_format=torch.channels_last))
+        chosen = [maps[i] for i in self.out_indices]
+        merged = [
+            # the mean of a single one would be a copy, in the other layout
+            one.flatten(0, 1) if self.keep_time or len(one) == 1 else one.mean(0)
+            for one in chosen
+        ]
+        return tuple(one.contiguous(memory_format=torch.channels_last) for one in merged)
+
+
+def fit_to_backbone(
+    backbone: Mapping[str, Any], neck: Mapping[str, Any] | None, heads: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Fill what follows from the backbone into the configurations of its neck and heads.
+
+    Args:
+        backbone: configuration of a `SpikingBackbone`.
+        neck: configuration of a pyramid; gets `in_channels`, and `num_outs` (one level a map).
+            None where heads read the backbone's maps.
+        heads: all other parts of the model; anchors, RoI extractors and decode heads get strides,
+            decode heads channels, and spiking ones T. Anchors of a level are at least twice as
+            large as those of the one before, also where its stride is not.
+
+    Returns:
+        The filled neck and heads; the arguments are left as they are.
+
+    Raises:
+        ConfigError: the backbone is another, or time is kept and a part cannot read it.
+    """
+    built = MODELS.build(dict(backbone))
+    if not isinstance(built, SpikingBackbone):
+        raise ConfigError(
+            f"backbone.type={backbone['type']!r} in a model for spiking ones; expected "
+            "'SpikingBackbone', or a stock model type around it"
+        )
+    time_steps = built.time_steps if built.keep_time else 1
+    channels = [one.channels for one in built.feature_info]
+    strides = [one.stride for one in built.feature_info]
+    if neck is not None:
+        neck = {**neck}
+        neck.setdefault("in_channels", channels)
+        strides = strides[_maps_read(neck)]
+        neck.setdefault("num_outs", len(strides))
+    levels = list(strides)
+    while neck is not None and len(levels) < neck["num_outs"]:
+        levels.append(2 * levels[-1])
+    if neck is not None:
+        channels = [neck["out_channels"]] * len(levels) if "out_channels" in neck else []
+
+    def fill(node: Any, part: str) -> Any:
+        if isinstance(node, Mapping):
+            node = ConfigDict({key: fill(value, key) for key, value in node.items()})
+            kind = str(node.get("type", "")).split(".")[-1]
+            if kind.startswith("Spiking"):
+                node.setdefault("time_steps", time_steps)
+            if part in _READS_MAPS and time_steps > 1 and "time_steps" not in node:
+                raise ConfigError(
+                    f"{part}.type={kind!r} reads maps without time, and backbone.keep_time is set; "
+                    f"expected a spiking one, such as {_spiking(kind)!r}, or keep_time=False"
+                )
+            if kind == "AnchorGenerator" and not {"strides", "centers"} & set(node):
+                node.setdefault("base_sizes", _doubling(levels))
+            if kind in _STRIDES_OF:
+                of_maps = strides if kind.endswith("RoIExtractor") else levels
+                node.setdefault(_STRIDES_OF[kind], of_maps)
+            if kind in _DECODES_EVERY_MAP:
+                node.setdefault("in_index", list(range(len(levels))))
+                node.setdefault("in_channels", channels)
+            if kind in _DECODES_ONE_MAP:
+                node.setdefault("in_channels", channels[node.get("in_index", -1)])
+            return node
+        if isinstance(node, list | tuple):
+            return type(node)(fill(one, part) for one in node)
+        return node
+
+    return (None if neck is None else fill(neck, "neck")), fill(heads, "heads")
+
+
+def _maps_read(neck: Mapping[str, Any]) -> slice:
+    """Which of the backbone's maps a pyramid reads."""
+    first, last = neck.get("start_level", 0), neck.get("end_level", -1)
+    if last < 0:
+        return slice(first, None)
+    with MODELS.switch_scope_and_registry(None) as registry:
+        kinds = getattr(registry.get(neck["type"]), "__mro__", ())
+    # in MMSegmentation, other than in MMDetection, `end_level` is the first that is not read
+    excluded = any(kind.__module__.startswith("mmseg.") for kind in kinds)
+    return slice(first, last if excluded else last + 1)
+
+
+def _spiking(kind: str) -> str:
+    """The part of spikes that takes the place of a stock one."""
+    return "SpikingRoIExtractor" if kind.endswith("RoIExtractor") else f"Spiking{kind}"
+
+
+def _doubling(strides: Sequence[int]) -> list[int]:
+    """Strides as they would be if each were at least twice the one before."""
+    doubled = list(strides[:1])
+    for stride in strides[1:]:
+        doubled.append(max(stride, 2 * doubled[-1]))
+    return doubled

@@ -1,0 +1,325 @@
+"""The run loop that detection and segmentation share: MMEngine's Runner, told what a run is."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_reduce, is_distributed
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from spikebench import distributed
+from spikebench.progress import Progress
+from spikebench.results import DatasetInfo
+from spikebench.task import Evaluation, MissingDataError, Probe, Run
+from spikebench.weights.loading import load_weights
+
+from spikebench_tasks.checkpoints import latest_checkpoint
+from spikebench_tasks.losses import require_finite
+from spikebench_tasks.openmmlab.checkpoints import SafeRunner, bare
+from spikebench_tasks.openmmlab.checks.data import require_sound_data
+from spikebench_tasks.openmmlab.data import (
+    count_views,
+    dataset_info,
+    import_custom,
+    leaves,
+    located,
+    require_files,
+)
+from spikebench_tasks.openmmlab.pictures import PicturesHook
+from spikebench_tasks.openmmlab.precision import fit_precision
+from spikebench_tasks.openmmlab.resuming import ResumeIterationsHook, find_resumption, resume
+from spikebench_tasks.openmmlab.sketch import backbone_info
+
+log = logging.getLogger("spikebench")
+
+
+def train(run: Run) -> Path:
+    """Train from the last whole checkpoint in the run's folder to the end; the final checkpoint.
+
+    In several processes (`spikebench.distributed`) the batch size is that of each; the loss that is
+    shown and logged is their mean.
+
+    Raises:
+        MissingDataError: the data of training or of testing is not there.
+        DatasetError: something is wrong with it.
+        WeightsError: the checkpoint to resume from is truncated, or that of `load_from` cannot be
+            read or has nothing that fits.
+        UserError: the checkpoint to resume from is of another number of processes; or the loss is
+            no longer a number, and what was saved before stays.
+    """
+    processes = distributed.current()
+    config = _config(run)
+    config.val_dataloader = config.val_cfg = config.val_evaluator = None
+    if run.config.get("sync_bn") != config.get("sync_bn"):
+        log.warning("sync_bn=%r needs CUDA; each process has its own", run.config["sync_bn"])
+    found = processes.from_main(lambda: find_resumption(run.folder, processes.count))
+    config.train_dataloader.setdefault(
+        "worker_init_fn",
+        {
+            "type": "seed_worker",
+            "rank": processes.rank,
+            "iteration": 0 if found is None else found.iteration,
+        },
+    )
+    if found is not None:
+        resume(config, found, run.seed, processes.rank)
+    with _runner(config) as runner, _ProgressHook(run.title) as progress:
+        runner.register_hook(_MeanLossHook(), priority="HIGHEST")
+        runner.register_hook(_StopAtNaN(run.folder), priority="VERY_HIGH")
+        runner.register_hook(ResumeIterationsHook())
+        runner.register_hook(progress, priority="LOW")
+        runner.train()
+    final = processes.from_main(lambda: latest_checkpoint(run.folder))
+    if final is None:
+        raise RuntimeError(
+            f"training left no checkpoint in {run.folder}; default_hooks.checkpoint saves none"
+        )
+    return final
+
+
+def evaluate(run: Run, checkpoint: Path) -> Evaluation:
+    """Score a checkpoint on the test split.
+
+    The training split need not be there: weights may have been trained elsewhere. In several
+    processes each scores its share of the images, and the main one has the whole.
+
+    Raises:
+        MissingDataError: the data of testing is not there.
+        DatasetError: something is wrong with it.
+        WeightsError: the checkpoint is missing, truncated, or of another model.
+    """
+    with _testing(run, checkpoint) as runner, _ProgressHook(f"{run.title} test") as progress:
+        runner.register_hook(_CollectionHook(run.folder / ".collected"))
+        runner.register_hook(progress, priority="LOW")
+        if not any(isinstance(hook, PicturesHook) for hook in runner.hooks):
+            runner.register_hook(PicturesHook(required=False), priority="LOW")
+        metrics = runner.test()
+        scored = runner.test_dataloader.dataset
+        name, split = dataset_info(scored)
+        dataset = DatasetInfo(
+            name=name,
+            split=split,
+            train_samples=_train_samples(_config(run)),
+            test_samples=len(scored),
+        )
+        intervals: dict[str, tuple[float, float]] = {}
+        per_class: dict[str, dict[str, float]] = {}
+        for metric in runner.test_evaluator.metrics:
+            intervals |= getattr(metric, "intervals", {})
+            per_class |= getattr(metric, "per_class", {})
+    return Evaluation(dict(metrics), dataset, intervals, per_class)
+
+
+def probe(run: Run, checkpoint: Path) -> Probe:
+    """The trained model and its test batches, run as in testing."""
+    with _testing(run, checkpoint) as runner:
+        model: Any = bare(runner.model)
+        batches, views = runner.test_dataloader, 1
+        if run.config.get("tta"):
+            batches, views = _Views(batches), count_views(run.config["tta_pipeline"])
+        info = backbone_info(model, run.config)
+        return Probe(model, batches, type(model).test_step, info, views)
+
+
+def _config(run: Run) -> Config:
+    """The run's configuration with what depends on the run and not on the protocol."""
+    config = Config(located(run.config))
+    import_custom(config)
+    config.work_dir = str(run.folder)
+    # MMEngine keeps one logger, scope and visualizer for each name in a process
+    config.experiment_name = f"{run.key}-{uuid.uuid4().hex[:8]}"
+    config.randomness = {"seed": run.seed}
+    config.visualizer = {
+        "type": "mmengine.Visualizer",
+        "save_dir": str(run.folder),
+        "vis_backends": [{"type": "TensorboardVisBackend", "save_dir": str(run.tensorboard)}],
+    }
+    for loader in (config.train_dataloader, config.test_dataloader):
+        if run.limit is not None:
+            for _, dataset in leaves(loader.dataset):
+                dataset["indices"] = run.limit
+    hooks = config.get("default_hooks") or {}
+    saves = hooks.get("checkpoint") or {"type": "CheckpointHook", "interval": 1}
+    if saves["type"] == "CheckpointHook":  # stock files have it; ours reads no other's checkpoints
+        config.default_hooks = {**hooks, "checkpoint": {**saves, "type": "PlainCheckpointHook"}}
+    if config.get("optim_wrapper"):
+        fit_precision(config)
+    if is_distributed():
+        _distribute(config)
+    return config
+
+
+def _distribute(config: Config) -> None:
+    """Have the processes of a group train and test together."""
+    config.launcher = "pytorch"
+    if torch.cuda.is_available():
+        return
+    wrapper = {
+        "type": "MMDistributedDataParallel",
+        "broadcast_buffers": False,
+        "find_unused_parameters": config.get("find_unused_parameters", False),
+        **(config.get("model_wrapper_cfg") or {}),
+    }
+    config.model_wrapper_cfg = {**wrapper, "device_ids": None}  # MMEngine would take a CUDA device
+    config.sync_bn = None
+
+
+def _train_samples(config: Config) -> int | None:
+    """Images to train on; None where the weights were trained elsewhere and none are here."""
+    try:
+        for key, described in leaves(config.train_dataloader.dataset):
+            require_files(described, key)
+    except MissingDataError:
+        return None
+    return len(DATASETS.build(config.train_dataloader.dataset))
+
+
+@contextlib.contextmanager
+def _runner(config: Config, augmented: Config | None = None) -> Iterator[Runner]:
+    """A Runner that says what it has to say in `mmengine.log`, not on the screen.
+
+    Its data are checked as `config` has them, whose keys people know.
+    """
+    processes = distributed.current()
+    file = Path(config.work_dir) / "mmengine.log" if processes.is_main else Path(os.devnull)
+    with (
+        file.open("a", encoding="utf-8") as stream,
+        contextlib.redirect_stdout(stream),  # what MMEngine, MMDetection and pycocotools print
+        DefaultScope.overwrite_default_scope(config.default_scope),
+    ):
+        with processes.main_first():  # some data are made when they are first looked at
+            require_sound_data(config.to_dict())
+        runner = SafeRunner.from_cfg(augmented or config)
+        try:
+            yield runner
+        finally:
+            runner.visualizer.close()
+
+
+@contextlib.contextmanager
+def _testing(run: Run, checkpoint: Path) -> Iterator[Runner]:
+    config = _config(run)
+    for part in ("train", "val"):
+        for kind in ("dataloader", "cfg", "evaluator"):
+            config.pop(f"{part}_{kind}", None)
+    config.pop("optim_wrapper")
+    config.pop("param_scheduler", None)
+    config.load_from = None  # MMEngine would load it over the checkpoint before it tests
+    with _runner(config, _augmented(config) if config.get("tta") else None) as runner:
+        load_weights(bare(runner.model), checkpoint)
+        yield runner
+
+
+def _augmented(config: Config) -> Config:
+    """What tests on several views of each image, as `tools/test.py --tta`."""
+    augmented = copy.deepcopy(config)
+    augmented.model = {**config.tta_model, "module": config.model}
+    for _, dataset in leaves(augmented.test_dataloader.dataset):
+        dataset["pipeline"] = config.tta_pipeline
+    return augmented
+
+
+class _Views:
+    """Batches of augmented images as batches of one view each."""
+
+    def __init__(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._batches:
+            for inputs, samples in zip(batch["inputs"], batch["data_samples"], strict=True):
+                yield {"inputs": list(inputs), "data_samples": list(samples)}
+
+
+class _MeanLossHook(Hook):
+    """Makes the loss that other hooks see the mean over all processes, as the gradient is."""
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if runner.world_size > 1:
+            outputs["loss"] = outputs["loss"].detach().clone()
+            all_reduce(outputs["loss"], op="mean")
+
+
+class _StopAtNaN(Hook):
+    """Stops before weights that a loss without a number has reached are saved."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        require_finite(
+            outputs["loss"],
+            runner.iter + 1,
+            next(iter(runner.optim_wrapper.get_lr().values()))[0],
+            "lower optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad.max_norm",
+            self._folder,
+        )
+
+
+class _CollectionHook(Hook):
+    """Has metrics exchange results below the run's folder, and not where the command was given."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def before_test(self, runner: Runner) -> None:
+        for metric in runner.test_evaluator.metrics:
+            if metric.collect_device == "cpu":
+                metric.collect_dir = str(self._folder)
+
+
+class _ProgressHook(Hook):
+    """Shows how far training or testing is."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._progress: Progress | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> _ProgressHook:
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._stack.close()
+
+    def _start(self, total: int) -> None:
+        if distributed.current().is_main:
+            self._progress = self._stack.enter_context(Progress(self._title, total))
+
+    def before_train(self, runner: Runner) -> None:
+        self._start(runner.max_iters)
+        if self._progress is not None:
+            self._progress.start_at(runner.iter)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if self._progress is None:
+            return
+        epoch = {}
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            epoch["epoch"] = f"{runner.epoch + 1}/{runner.max_epochs}"
+        self._progress.update(runner.iter + 1, **epoch, loss=float(outputs["loss"].detach()))
+
+    def before_test(self, runner: Runner) -> None:
+        self._start(len(runner.test_dataloader))
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.update(batch_idx + 1)

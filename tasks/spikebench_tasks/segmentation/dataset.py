@@ -1,0 +1,42 @@
+"""The data set of the segmentation task that is made here; others are MMSegmentation's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.registry import DATASETS
+from mmseg.datasets import BaseSegDataset
+
+from spikebench_tasks.datasets import data_root
+from spikebench_tasks.datasets.digit_scenes import NAME, ensure_digit_scenes
+from spikebench_tasks.datasets.digits import CLASSES, Split
+
+
+@DATASETS.register_module()
+class DigitScenesSegmentation(BaseSegDataset):
+    """Scenes of handwritten digits with label maps, made on first use; class 0 is background.
+
+    Args:
+        split: "train" or "test".
+        **options: those of `BaseSegDataset`, less where the files are.
+    """
+
+    METAINFO = {
+        "name": NAME,
+        "classes": ("background", *CLASSES),
+        "palette": [[23 * k % 256, 91 * k % 256, 157 * k % 256] for k in range(len(CLASSES) + 1)],
+    }
+
+    def __init__(self, split: Split, **options: Any) -> None:
+        self.split = split
+        folder = ensure_digit_scenes(data_root())
+        super().__init__(
+            img_suffix=".png",
+            seg_map_suffix=".png",
+            data_prefix={
+                "img_path": str(folder / "images" / split),
+                "seg_map_path": str(folder / "labels" / split),
+            },
+            reduce_zero_label=False,
+            **options,
+        )
