@@ -1,20 +1,31 @@
-"""One small registry: names to factories, its own and those of other installed packages.
+"""The one extension mechanism: a registry maps names to entries, this suite's and other packages'.
 
-Another package brings an entry of its own through an entry-point group; it is found by name without
-being imported, and imported only when that name is asked for.
+Backbones, tasks, neurons, data sets and estimators each have a registry and an entry-point group.
+A package declares its entries in its `pyproject.toml`, in one of two ways:
+
+    [project.entry-points."spikebench.backbones"]
+    my_backbone = "my_package:my_backbone"   # one entry; imported when that name is asked for
+    my_package = "my_package.zoo"            # a module that registers its entries when imported
+
+This suite declares its own entries in the same way.
 """
 
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from spikebench.errors import UserError
 
-T = TypeVar("T", bound=Callable[..., Any])
+T = TypeVar("T")
+Entry = TypeVar("Entry")
+
+log = logging.getLogger("spikebench")
 
 
 class UnknownNameError(UserError, LookupError):
@@ -38,30 +49,47 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
 
 
 class Registry(Generic[T]):
-    """Names to factories.
+    """Maps names to entries.
 
     Args:
         kind: what is registered, for messages: "backbone", "task".
-        group: the entry-point group in which other packages declare theirs.
+        group: the entry-point group in which packages declare theirs.
+
+    Example:
+        >>> widgets: Registry = Registry("widget", "example.widgets")
+        >>> @widgets.register
+        ... def wheel():
+        ...     return 4
+        >>> widgets.names(), widgets.get("wheel")()
+        (['wheel'], 4)
     """
 
     def __init__(self, kind: str, group: str) -> None:
         self.kind = kind
         self.group = group
         self._entries: dict[str, T] = {}
+        self._unread_modules = True
 
-    def register(self, entry: T) -> T:
-        """Register a function or class under its own name; usable as a decorator.
+    @overload
+    def register(self, entry: Entry, *, name: str | None = None) -> Entry: ...
+
+    @overload
+    def register(self, *, name: str) -> Callable[[Entry], Entry]: ...
+
+    def register(self, entry: Any = None, *, name: str | None = None) -> Any:
+        """Register an entry, under its own name or a given one; usable as a decorator.
 
         Raises:
             CollisionError: the name is taken by something else; both places are named.
         """
-        self._add(entry.__name__, entry)
+        if entry is None:
+            return lambda decorated: self.register(decorated, name=name)
+        self._add(name or entry.__name__, entry)
         return entry
 
     def _add(self, name: str, entry: T) -> None:
         taken = self._entries.get(name)
-        if taken is not None and _place(taken) != _place(entry):
+        if taken is not None and taken is not entry and _place(taken) != _place(entry):
             raise CollisionError(
                 f"{self.kind} {name!r} is registered twice: {_place(taken)} and {_place(entry)}; "
                 "rename one"
@@ -69,29 +97,44 @@ class Registry(Generic[T]):
         self._entries[name] = entry
 
     @cached_property
-    def _plugins(self) -> dict[str, list[EntryPoint]]:
-        """Entry points by name; more than one for a name is a collision."""
+    def _points(self) -> dict[str, list[EntryPoint]]:
+        """Entry points of one entry each, by name; more than one for a name is a collision."""
         points: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=self.group):
-            points.setdefault(point.name, []).append(point)
+            if point.attr:
+                points.setdefault(point.name, []).append(point)
         return points
 
+    def _read_modules(self) -> None:
+        """Import the modules that register entries; one that fails is logged and left out."""
+        if not self._unread_modules:
+            return
+        self._unread_modules = False
+        for point in entry_points(group=self.group):
+            if not point.attr:
+                try:
+                    point.load()
+                except Exception as error:
+                    log.warning("%s", _import_failure(f"{self.kind}s", point, error))
+
     def get(self, name: str) -> T:
-        """The entry registered under `name`, importing the package that declares it if need be.
+        """Return the entry called `name`, importing the package that declares it if need be.
 
         Raises:
             UnknownNameError: nothing has that name; the message suggests near ones.
             PluginError: the package that declares it cannot be imported.
             CollisionError: several packages brought that name; all are named.
         """
-        if name in self._plugins:
+        if name in self._points:
             self._add(name, self._load(name))
+        if name not in self._entries:
+            self._read_modules()
         if name not in self._entries:
             raise unknown_name(self.kind, name, self.names())
         return self._entries[name]
 
     def _load(self, name: str) -> T:
-        point, *others = self._plugins[name]
+        point, *others = self._points[name]
         if others:
             places = " and ".join(_declared(each) for each in (point, *others))
             raise CollisionError(
@@ -100,23 +143,37 @@ class Registry(Generic[T]):
         try:
             return point.load()
         except Exception as error:
-            raise PluginError(
-                f"{self.kind} {name!r} of {_declared(point)} cannot be imported: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            raise PluginError(_import_failure(f"{self.kind} {name!r}", point, error)) from error
 
-    def names(self) -> list[str]:
-        """All names, sorted; nothing is imported for it."""
-        return sorted({*self._entries, *self._plugins})
+    def names(self, pattern: str = "*") -> list[str]:
+        """Return all names that match a shell pattern, sorted.
+
+        Modules that register entries are imported; packages that declare single ones are not.
+
+        Args:
+            pattern: such as `"sew_*"`.
+        """
+        self._read_modules()
+        return sorted(
+            name for name in {*self._entries, *self._points} if fnmatchcase(name, pattern)
+        )
 
 
 def _place(entry: Any) -> str:
-    return f"{entry.__module__}.{entry.__qualname__}"
+    described = entry if hasattr(entry, "__qualname__") else type(entry)
+    return f"{described.__module__}.{described.__qualname__}"
 
 
 def _declared(point: EntryPoint) -> str:
     return f"package {point.dist.name!r} ({point.value})" if point.dist else point.value
 
 
+def _import_failure(what: str, point: EntryPoint, error: Exception) -> str:
+    return f"{what} of {_declared(point)} cannot be imported: {type(error).__name__}: {error}"
+
+
 BACKBONES: Registry[Callable[..., Any]] = Registry("backbone", "spikebench.backbones")
 TASKS: Registry[Callable[..., Any]] = Registry("task", "spikebench.tasks")
+NEURONS: Registry[Callable[..., Any]] = Registry("neuron", "spikebench.neurons")
+DATASETS: Registry[Callable[..., Any]] = Registry("data set", "spikebench.datasets")
+ESTIMATORS: Registry[Any] = Registry("estimator", "spikebench.estimators")
