@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from spikebench.datacheck import SplitCheck
 from spikebench.errors import UserError
+from spikebench.files import data_root
 from spikebench.results import BackboneInfo, DatasetInfo
 
 
@@ -36,6 +37,7 @@ class Run:
         folder: checkpoints, logs and the record of this run.
         tensorboard: folder of this run's TensorBoard events.
         limit: use only so many images of each split; None uses all.
+        data_root: the folder that holds one folder per data set.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Run:
     folder: Path
     tensorboard: Path
     limit: int | None = None
+    data_root: Path = field(default_factory=data_root)
 
     @property
     def title(self) -> str:
