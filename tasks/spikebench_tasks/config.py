@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+
 from spikebench.suites.overrides import apply_override
 from spikebench.task import ConfigError
 

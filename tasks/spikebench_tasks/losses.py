@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from spikebench.errors import UserError
 from torch import Tensor
 
+from spikebench.errors import UserError
 from spikebench_tasks.checkpoints import latest_checkpoint
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import nn
+
 from spikebench.registry import TASKS
 from spikebench.results import BackboneInfo, DatasetInfo
 from spikebench.suites.overrides import apply_override
 from spikebench.task import Evaluation, MetricSpec, Probe, Run, Task
-from torch import nn
 
 collect_ignore = ["distributed_worker.py"]  # a script that reads what is beside it
 

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 from conftest import FakeTask  # beside this script
+from torch import distributed as dist
+
 from spikebench import distributed
 from spikebench.cli import main
 from spikebench.registry import TASKS
 from spikebench.task import Evaluation, Probe, Run
-from torch import distributed as dist
 
 
 class TogetherTask(FakeTask):

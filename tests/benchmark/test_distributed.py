@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import HashStore
+
 from spikebench import distributed
 from spikebench.distributed import ProcessError, Processes, launched
 from spikebench.errors import UserError
 from spikebench.registry import UnknownNameError
 from spikebench.results import Record, find_records
-from torch.distributed import HashStore
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+
 from spikebench import native
 
 SOURCE = 'extern "C" int answer() { return 42; }\n'

@@ -4,6 +4,7 @@ import io
 import logging
 
 import pytest
+
 from spikebench import progress
 from spikebench.progress import Progress
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from spikebench.registry import Registry, UnknownNameError
 
 GROUP = "spikebench.test"

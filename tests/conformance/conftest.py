@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import spikebench
 import torch
+
+import spikebench
 
 FOLDER = Path(__file__).parent / "golden"
 

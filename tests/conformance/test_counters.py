@@ -13,13 +13,14 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
 from spikebench import build_classifier, profile_operations
 from spikebench.energy.operations import OperationReport, OperationRow
 from spikebench.neurons import ILIF
 from spikebench.speed.spikingjelly import replace_neurons, reset
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 
 class Call(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from spikebench import build_classifier, load_weights
 from spikebench.neurons import LIF
 from spikebench.weights.meta_spikeformer import from_published

@@ -16,14 +16,14 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 from sklearn.metrics import confusion_matrix
+from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.detection import MeanAveragePrecision
+
 from spikebench_tasks.datasets.digit_scenes import ensure_digit_scenes
 from spikebench_tasks.detection import registered as detection
 from spikebench_tasks.detection.task import DetectionTask
 from spikebench_tasks.segmentation import registered as segmentation
 from spikebench_tasks.segmentation.task import SegmentationTask
-from torchmetrics.classification import MulticlassJaccardIndex
-from torchmetrics.detection import MeanAveragePrecision
-
 from tests.tasks.detection.coco_cases import (
     STATS,
     Dataset,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+
 from spikebench.neurons import IF, ILIF, LIF, PLIF, PSN, Neuron, use_backend
 from spikebench.neurons.backends import available_backends
-
 from tests.benchmark.neurons.forms import currents
 
 peer: Any = pytest.importorskip("spikingjelly.activation_based.neuron", reason="no SpikingJelly")

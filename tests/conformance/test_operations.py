@@ -1,6 +1,7 @@
 """Operation counts against the published Meta-SpikeFormer code: every figure, exactly."""
 
 import pytest
+
 from spikebench import profile_operations
 from spikebench.inference.deploy import in_form
 from spikebench.weights.meta_spikeformer import from_published

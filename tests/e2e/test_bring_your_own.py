@@ -10,6 +10,7 @@ import venv
 from pathlib import Path
 
 import pytest
+
 from spikebench.results import find_records
 
 pytest.importorskip("spikingjelly", reason="the package of the page has SpikingJelly's neurons")

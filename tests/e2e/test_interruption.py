@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from spikebench.results import find_records
 
 TASKS = ("classification", "detection", "segmentation")

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from spikebench.results import find_records
 
+from spikebench.results import find_records
 from tests.tasks.small import NANO, PATHS, data_of, is_spiking, resolved, short
 from tests.tasks.tiny_data import TREES, make_tiny
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from spikebench.results import find_records
 
 TASKS = ("classification", "detection", "segmentation")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+
 from spikebench.neurons import use_backend
 from spikebench.task import Run
 from spikebench_tasks.datasets.digit_scenes import ensure_digit_scenes

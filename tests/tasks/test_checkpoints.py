@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from spikebench.weights.loading import WeightsError
 from spikebench_tasks.checkpoints import latest_checkpoint, resumable_checkpoint
 

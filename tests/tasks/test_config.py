@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from spikebench.registry import UnknownNameError
 from spikebench.task import ConfigError
 from spikebench_tasks.config import load_config, read_config
-
 from tests.tasks.small import CONFIGS, PATHS, resolved
 
 BASE = "lr = 0.1\nmodel = dict(type='Net', depths=[1, 2], size=(4, 8), act=None)\n"

@@ -22,11 +22,11 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
+
 from spikebench.registry import UnknownNameError
 from spikebench.task import Run
 from spikebench_tasks.openmmlab.adapter import SpikingBackbone
 from spikebench_tasks.openmmlab.data import SPLITS, leaves, located
-
 from tests.tasks.openmmlab.trees import IMAGES
 from tests.tasks.small import (
     CONFIGS,

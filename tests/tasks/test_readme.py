@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+
 from spikebench.registry import TASKS, UnknownNameError
 from spikebench.task import Task
-
 from tests.tasks.small import CONFIGS, NANO
 
 PAGE = (CONFIGS / "README.md").read_text()

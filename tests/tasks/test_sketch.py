@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+
 from spikebench import profile_operations
 from spikebench.errors import UserError
 from spikebench.registry import TASKS
 from spikebench.task import ConfigError, Evaluation, Probe, Run, Task
-
 from tests.tasks import small
 from tests.tasks.small import CONFIGS, NANO, PATHS
 

@@ -11,7 +11,6 @@ import lightning as L
 import numpy as np
 import torch
 from PIL import Image
-from spikebench.task import MissingDataError
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
@@ -19,6 +18,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
+from spikebench.task import MissingDataError
 from spikebench_tasks.datasets import DatasetError, Split
 from spikebench_tasks.datasets.digits import CLASSES, load_glyphs
 from spikebench_tasks.datasets.published import IMAGENET, Published, evenly_spread

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from spikebench.registry import unknown_name
-
 from spikebench_tasks.classification.data import DataModule, DigitsDataModule, ImageNetDataModule
 from spikebench_tasks.classification.event_sets import (
     CIFAR10DVSDataModule,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+
 from spikebench import distributed
 from spikebench.registry import unknown_name
 from spikebench.task import ConfigError

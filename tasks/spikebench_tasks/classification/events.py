@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from spikebench.registry import unknown_name
-from spikebench.task import ConfigError, MissingDataError
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import v2
 
+from spikebench.registry import unknown_name
+from spikebench.task import ConfigError, MissingDataError
 from spikebench_tasks.classification.data import DataModule
 from spikebench_tasks.datasets import DatasetError, Split
 from spikebench_tasks.datasets.events import (

@@ -23,6 +23,9 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from scipy.stats import binomtest
+from torch import Tensor
+from torch.utils.data import DataLoader
+
 from spikebench.backbones.classifier import Classifier
 from spikebench.files import replacing
 from spikebench.neurons import PSN
@@ -37,9 +40,6 @@ from spikebench.weights.loading import (
     load_weights,
     read_weights,
 )
-from torch import Tensor
-from torch.utils.data import DataLoader
-
 from spikebench_tasks.checkpoints import latest_checkpoint, resumable_checkpoint
 from spikebench_tasks.classification.data import DataModule, derived_seed
 from spikebench_tasks.classification.data_modules import build_data_module

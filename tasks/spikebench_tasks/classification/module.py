@@ -7,8 +7,6 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from spikebench.backbones import build_classifier
-from spikebench.task import ConfigError
 from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
@@ -22,6 +20,8 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
 )
 
+from spikebench.backbones import build_classifier
+from spikebench.task import ConfigError
 from spikebench_tasks.classification.mixing import EventMix
 from spikebench_tasks.classification.teacher import build_teacher
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from spikebench.errors import UserError
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from spikebench.errors import UserError
 from spikebench_tasks.classification.data import CROP_PCT, DataModule, derived_seed, read_image
 from spikebench_tasks.datasets import DatasetError
 from spikebench_tasks.datasets.published import IMAGENET_SHARDS

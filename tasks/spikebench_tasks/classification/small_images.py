@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from spikebench.task import MissingDataError
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from timm.data.transforms import MaybeToTensor
 from torch import Tensor
@@ -19,6 +18,7 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 from torchvision.transforms import RandomHorizontalFlip, v2
 
+from spikebench.task import MissingDataError
 from spikebench_tasks.classification.data import DataModule, read_image, require_classes
 from spikebench_tasks.datasets import DatasetError, Split
 from spikebench_tasks.datasets.published import (

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from spikebench.task import ConfigError, Evaluation, MetricSpec, Probe, Run, Task
-
 from spikebench_tasks.config import load_config
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import timm
+from timm.layers import to_2tuple
+from torch import nn
+
 from spikebench.backbones import build_classifier
 from spikebench.task import ConfigError
 from spikebench.weights.loading import head_arguments, in_our_layout, load_weights, read_weights
-from timm.layers import to_2tuple
-from torch import nn
 
 _KEYS = {"timm", "backbone", "time_steps", "arguments", "init_cfg"}
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from spikebench.files import sha256
 
+from spikebench.files import sha256
 from spikebench_tasks.datasets import DatasetError, Split
 from spikebench_tasks.datasets.digits import CLASSES, load_glyphs
 

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from spikebench.task import MissingDataError
-
 from spikebench_tasks.datasets import data_root
 
 

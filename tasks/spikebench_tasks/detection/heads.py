@@ -21,11 +21,11 @@ from mmdet.models import (
     SingleRoIExtractor,
 )
 from mmdet.registry import MODELS
-from spikebench.task import ConfigError
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from spikebench.task import ConfigError
 from spikebench_tasks.openmmlab.spiking import SpikingConvs, SpikingLayers, SpikingPyramid
 
 

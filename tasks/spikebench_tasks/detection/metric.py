@@ -16,8 +16,8 @@ from mmdet.evaluation import CocoMetric
 from mmengine.fileio import get_local_path
 from mmengine.registry import METRICS
 from numpy.typing import NDArray
-from spikebench.task import ConfigError
 
+from spikebench.task import ConfigError
 from spikebench_tasks.detection.matches import Matches
 from spikebench_tasks.detection.task import STATS
 from spikebench_tasks.openmmlab.bootstrap import (

@@ -1,7 +1,6 @@
 """The detection task."""
 
 from spikebench.task import MetricSpec
-
 from spikebench_tasks.openmmlab.task import OpenMMLabTask
 
 STATS = ("map", "map50", "map75", "map_small", "map_medium", "map_large")

@@ -18,10 +18,11 @@ from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from torch import Tensor
+
 from spikebench.backbones import FeatureInfo, build_backbone
 from spikebench.task import ConfigError
 from spikebench.weights.loading import in_our_layout, load_weights, read_weights
-from torch import Tensor
 
 log = logging.getLogger("spikebench")
 

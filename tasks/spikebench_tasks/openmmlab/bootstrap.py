@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+
 from spikebench.task import ConfigError
 
 LEVEL = 0.95

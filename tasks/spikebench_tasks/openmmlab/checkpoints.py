@@ -15,10 +15,10 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from spikebench.weights.loading import WeightsError, read_weights, unwrap
-from spikebench.weights.meta_spikeformer import published_prefix, translate_published
 from torch import Tensor, nn
 
+from spikebench.weights.loading import WeightsError, read_weights, unwrap
+from spikebench.weights.meta_spikeformer import published_prefix, translate_published
 from spikebench_tasks.openmmlab.resuming import restart_randomness
 
 log = logging.getLogger("spikebench")

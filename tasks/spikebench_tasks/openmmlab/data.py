@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmengine.utils import import_modules_from_strings
-from spikebench.task import ConfigError, MissingDataError
 
+from spikebench.task import ConfigError, MissingDataError
 from spikebench_tasks.datasets import data_root
 from spikebench_tasks.datasets.published import missing, published_at
 

@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from mmengine.model import BaseTTAModel
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import Tensor, nn
+
 from spikebench.errors import UserError
 from spikebench.neurons import Neuron, is_neuron
 from spikebench.registry import unknown_name
-from torch import Tensor, nn
-
 from spikebench_tasks.openmmlab.checkpoints import bare
 from spikebench_tasks.openmmlab.pictures import EvenlySpreadHook
 

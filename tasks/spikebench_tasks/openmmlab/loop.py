@@ -17,12 +17,12 @@ from mmengine.dist import all_reduce, is_distributed
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import EpochBasedTrainLoop, Runner
+
 from spikebench import distributed
 from spikebench.progress import Progress
 from spikebench.results import DatasetInfo
 from spikebench.task import Evaluation, MissingDataError, Probe, Run
 from spikebench.weights.loading import load_weights
-
 from spikebench_tasks.checkpoints import latest_checkpoint
 from spikebench_tasks.losses import require_finite
 from spikebench_tasks.openmmlab.checkpoints import SafeRunner, bare

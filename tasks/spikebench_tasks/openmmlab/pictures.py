@@ -27,11 +27,11 @@ from mmengine.registry import HOOKS, TRANSFORMS
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
 from spikebench.errors import UserError
 from spikebench.files import replacing
 from spikebench.registry import unknown_name
-from torch import Tensor
-
 from spikebench_tasks.datasets.published import evenly_spread
 
 log = logging.getLogger("spikebench")

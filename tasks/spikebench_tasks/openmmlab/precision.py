@@ -10,8 +10,9 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
-from spikebench.task import ConfigError
 from torch import nn
+
+from spikebench.task import ConfigError
 
 _AMP = {"AmpOptimWrapper", "mmengine.AmpOptimWrapper"}
 

@@ -19,10 +19,10 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS, FUNCTIONS
 from mmengine.runner import IterBasedTrainLoop, Runner
-from spikebench.errors import UserError
-from spikebench.weights.loading import WeightsError, read_weights
 from torch.utils.data import BatchSampler
 
+from spikebench.errors import UserError
+from spikebench.weights.loading import WeightsError, read_weights
 from spikebench_tasks.checkpoints import resumable_checkpoint
 
 

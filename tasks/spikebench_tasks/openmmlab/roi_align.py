@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from spikebench.native import load_kernels
 from torch import Tensor
+
+from spikebench.native import load_kernels
 
 _POINTER = ctypes.c_void_p
 

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import import_modules_from_strings
+
 from spikebench.results import BackboneInfo
 from spikebench.task import ConfigError, Probe
 

@@ -18,9 +18,10 @@ from typing import Any
 
 from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
+from torch import Tensor, nn
+
 from spikebench.neurons import neuron_factory
 from spikebench.task import ConfigError
-from torch import Tensor, nn
 
 
 def over_time(x: Tensor, time_steps: int) -> Tensor:

@@ -10,7 +10,6 @@ from spikebench.backbones import list_backbones
 from spikebench.datacheck import SplitCheck
 from spikebench.registry import unknown_name
 from spikebench.task import ConfigError, Evaluation, Probe, Run, Task
-
 from spikebench_tasks.config import overridden, read_config
 
 _RUNNER_KEYS = frozenset(

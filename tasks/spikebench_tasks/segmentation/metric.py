@@ -9,8 +9,8 @@ import torch
 from mmengine.registry import METRICS
 from mmseg.evaluation import IoUMetric
 from numpy.typing import NDArray
-from spikebench.task import ConfigError
 
+from spikebench.task import ConfigError
 from spikebench_tasks.openmmlab.bootstrap import (
     RESAMPLES,
     Floats,

@@ -1,7 +1,6 @@
 """The segmentation task."""
 
 from spikebench.task import MetricSpec
-
 from spikebench_tasks.openmmlab.task import OpenMMLabTask
 
 

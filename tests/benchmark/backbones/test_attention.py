@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from spikebench import build_backbone, profile_operations
 from spikebench.backbones.attention import ATTENTION_CONVS, ATTENTIONS, SpikeDrivenAttention
 from spikebench.neurons import ILIF, LIF
-from torch import Tensor, nn
 
 T, B, C, H, W, HEADS = 3, 2, 8, 3, 4, 2
 

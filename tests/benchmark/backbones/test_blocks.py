@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from spikebench import build_backbone
 from spikebench.backbones.blocks import SHORTCUTS, Block, Downsample, Stage
 from spikebench.backbones.layers import DropPath
 from spikebench.neurons import LIF, Neuron
-from torch import Tensor, nn
 
 TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1, 2, 1, 2, 1), "mlp_ratio": 2}
 SPIKING = [name for name, shortcut in SHORTCUTS.items() if shortcut.carries_spikes]

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import spikebench.backbones
 import torch
 import typer
+from torch import Tensor, nn
+from torch import distributed as dist
+
+import spikebench.backbones
 from spikebench import check_backbone, list_backbones
 from spikebench.backbones.contract import CLAUSES, ClauseResult, ContractReport
 from spikebench.backbones.contract.spikes import spike_levels
@@ -18,8 +21,6 @@ from spikebench.backbones.zoo import FeatureInfo, to_time_first
 from spikebench.cli import backbones
 from spikebench.neurons import ILIF, LIF
 from spikebench.registry import BACKBONES, UnknownNameError
-from torch import Tensor, nn
-from torch import distributed as dist
 
 ALL = list(CLAUSES)
 HERE = r"backbones/test_contract\.py:\d+"

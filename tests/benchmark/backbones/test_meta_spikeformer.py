@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from spikebench import build_backbone, build_classifier
 from spikebench.backbones.layers import RepConv
 from spikebench.backbones.meta_spikeformer import MetaSpikeformer
 from spikebench.inference.deploy import deploy
 from spikebench.neurons import LIF
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 # facts of the paper's models: with 1000 classes, with a distillation head, without classifier
 PARAMETERS = {

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from spikebench import build_backbone, build_classifier, check_backbone
 from spikebench.backbones.attention import ATTENTION_CONVS, ATTENTIONS
 from spikebench.backbones.blocks import SHORTCUTS
 from spikebench.backbones.meta_spikeformer import MetaSpikeformer
 from spikebench.neurons import LIF, NEURONS, PSN, Neuron
 from spikebench.registry import UnknownNameError
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1,) * 5, "num_heads": 2, "mlp_ratio": 2}
 

@@ -7,6 +7,9 @@ from typing import get_args
 
 import pytest
 import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
 from spikebench.backbones.attention import ATTENTION_CONVS, ATTENTIONS, Attention, AttentionConv
 from spikebench.backbones.blocks import SHORTCUTS, ShortcutName
 from spikebench.backbones.meta_spikeformer import NeuronName
@@ -14,9 +17,6 @@ from spikebench.backbones.options import backbone_options, input_channels, optio
 from spikebench.cli import app
 from spikebench.neurons import NEURONS
 from spikebench.registry import BACKBONES, UnknownNameError
-from torch import Tensor, nn
-from typer.testing import CliRunner
-
 from tests.benchmark.backbones.test_meta_spikeformer_options import CHANGES
 
 

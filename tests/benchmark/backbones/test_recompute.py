@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from spikebench import build_backbone, build_classifier
 from spikebench.backbones.blocks import Block
 from spikebench.backbones.recompute import fire, recomputed
 from spikebench.neurons import LIF
-from torch import Tensor, nn
 
 TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 2, 1), "mlp_ratio": 2}
 

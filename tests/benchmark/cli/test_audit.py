@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from typer.testing import CliRunner, Result
+
 from spikebench import build_classifier
 from spikebench.backbones.zoo import FeatureInfo
 from spikebench.cli import app
@@ -16,8 +19,6 @@ from spikebench.neurons import LIF
 from spikebench.registry import BACKBONES
 from spikebench.report.audit import AuditRecord
 from spikebench.results import read_as
-from torch import nn
-from typer.testing import CliRunner, Result
 
 NANO = ("meta_spikeformer_nano", "--image-size", "32", "--num-classes", "10")
 STEM = "backbone.stages.0.downsample.conv"

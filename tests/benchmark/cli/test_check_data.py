@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
+
 from spikebench.cli import app
 from spikebench.datacheck import SplitCheck, first_errors
 from spikebench.errors import UserError
 from spikebench.registry import TASKS, UnknownNameError
 from spikebench.task import ConfigError
-from typer.testing import CliRunner, Result
-
 from tests.benchmark.conftest import FakeTask
 
 

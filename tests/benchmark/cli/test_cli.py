@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+
 from spikebench import cli
 from spikebench.cli import runs
 from spikebench.results import find_records
@@ -259,6 +260,7 @@ class TestProfile:
 
     def test_weights_are_those_of_a_file(self, spikebench, tmp_path: Path):
         import torch
+
         from spikebench import build_classifier
 
         model = build_classifier("meta_spikeformer_nano", 10)
@@ -289,8 +291,9 @@ class TestCheck:
         assert "unexpected keyword argument 'atention'" in done.err
 
     def test_one_that_breaks_it_fails(self, spikebench, monkeypatch: pytest.MonkeyPatch):
-        from spikebench.registry import BACKBONES
         from torch import nn
+
+        from spikebench.registry import BACKBONES
 
         def broken(time_steps: int = 1) -> nn.Module:
             return nn.Conv2d(3, 8, 3)

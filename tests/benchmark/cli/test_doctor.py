@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+
 from spikebench import environment
 from spikebench.cli import examine as doctor
 from spikebench.cli.examine import Finding, examine

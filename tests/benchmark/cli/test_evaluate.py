@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner, Result
+
 from spikebench import build_classifier
 from spikebench.cli import app
 from spikebench.errors import UserError
@@ -16,7 +18,6 @@ from spikebench.report import write_report
 from spikebench.results import Record, find_records
 from spikebench.task import ConfigError
 from spikebench_tasks.classification.data import DigitsDataModule
-from typer.testing import CliRunner, Result
 
 DIGITS = Path(__file__).parents[3] / "configs" / "classification" / "digits.py"
 NANO, LIMIT = "meta_spikeformer_nano", 40

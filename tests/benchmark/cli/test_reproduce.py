@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from spikebench import cli
 from spikebench.papers.record import read_reproduction_record
-
 from tests.benchmark.papers.rows import row
 
 

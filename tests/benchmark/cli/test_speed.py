@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from spikebench.report import build_site, write_report
 from spikebench.speed.record import find_speed_records
 

@@ -1,8 +1,9 @@
 """Small models and inputs that the tests of the operation count share."""
 
 import torch
-from spikebench.energy.counter import profile_operations
 from torch import nn
+
+from spikebench.energy.counter import profile_operations
 
 
 class MatMul(nn.Module):

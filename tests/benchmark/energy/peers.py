@@ -32,6 +32,8 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
+
 from spikebench.backbones import build_classifier
 from spikebench.backbones.layers import settling_norms
 from spikebench.backbones.options import input_channels
@@ -39,7 +41,6 @@ from spikebench.energy.counter import profile_operations
 from spikebench.energy.operations import OperationReport, OperationRow
 from spikebench.errors import UserError
 from spikebench.speed.spikingjelly import replace_neurons, reset
-from torch import Tensor, nn
 
 PLAIN = "plain forward"
 OURS = "spikebench"

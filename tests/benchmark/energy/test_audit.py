@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from spikebench.energy.audit import NO_NEURONS, audit
 
+from spikebench.energy.audit import NO_NEURONS, audit
 from tests.benchmark.energy.reports import neurons, norm, operation, product, report
 
 

@@ -3,11 +3,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from spikebench.energy.counter import profile_operations
-from spikebench.energy.statistics import TensorStatistics
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from spikebench.energy.counter import profile_operations
+from spikebench.energy.statistics import TensorStatistics
 from tests.benchmark.energy.models import Call, MatMul, names, only_row, reals, spikes
 
 

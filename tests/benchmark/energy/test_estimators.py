@@ -6,6 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from spikebench.energy.counter import profile_operations
 from spikebench.energy.estimators import (
     RULES,
@@ -19,7 +21,6 @@ from spikebench.energy.estimators import (
 )
 from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow
 from spikebench.errors import UserError
-from torch import nn
 
 CHIP = """
 chip:

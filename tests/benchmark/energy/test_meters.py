@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from spikebench.energy import meters
 from spikebench.energy.meters import (
     Measurement,
@@ -17,7 +19,6 @@ from spikebench.energy.meters import (
     measure_energy,
     measured_mj_per_image,
 )
-from torch import nn
 
 SPAN = 262_143_328_850  # microjoules, of an Intel Xeon
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
+
 from spikebench import build_classifier
 from spikebench.energy.overhead import Overhead, measure_overhead
-from torch import nn
 
 
 def test_ratios_are_of_rounds():

@@ -5,10 +5,10 @@ import statistics
 import pytest
 import torch
 import torch.nn.functional as F
-from spikebench.energy.counter import profile_operations
-from spikebench.neurons import LIF, PSN
 from torch import nn
 
+from spikebench.energy.counter import profile_operations
+from spikebench.neurons import LIF, PSN
 from tests.benchmark.energy.models import Call, spikes
 
 

@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 import torch
+
 from spikebench.energy import tallies
 from spikebench.energy.tallies import tally
 
@@ -75,9 +76,9 @@ def test_long_sums_do_not_round(monkeypatch):
 
 @compiled
 def test_counts_with_and_without_the_kernel_are_the_same(monkeypatch):
-    from spikebench.energy.counter import profile_operations
     from torch import nn
 
+    from spikebench.energy.counter import profile_operations
     from tests.benchmark.energy.models import spikes
 
     model = nn.Sequential(nn.Conv2d(8, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 32 * 32, 3))

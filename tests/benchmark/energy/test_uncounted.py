@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from spikebench.energy.counter import profile_operations
-from spikebench.neurons import LIF
 from torch import nn
 
+from spikebench.energy.counter import profile_operations
+from spikebench.neurons import LIF
 from tests.benchmark.energy.models import Call, reals, spikes
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
+from torch import nn
+
 from spikebench.inference.event_conv import EventConv2d
 from spikebench.process import settle_process
-from torch import nn
 
 FRAMES, ROUNDS, RATES = 16, 7, (0.05, 0.10, 0.20, 0.40)
 LAYERS = [  # channels in, out, kernel, stride, pixels each side

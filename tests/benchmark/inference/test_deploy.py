@@ -9,13 +9,14 @@ from itertools import product
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from spikebench import build_backbone, build_classifier, profile_operations
 from spikebench.backbones import Classifier, to_time_first
 from spikebench.backbones.blocks import Downsample, SepConv
 from spikebench.backbones.layers import ConvNorm, RepConv, RepConvNorm, per_frame
 from spikebench.inference.deploy import DEPLOY_FORMS, DeployError, deploy
 from spikebench.neurons import use_backend
-from torch import Tensor, nn
 
 STEPS = ("fold_norms", "fuse_rep_conv", "fuse_sep_conv")
 FLAGS = [dict(zip(STEPS, flags, strict=True)) for flags in product((False, True), repeat=3)]

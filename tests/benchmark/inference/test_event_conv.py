@@ -3,6 +3,9 @@ import platform
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
+
 from spikebench.energy.counter import profile_operations
 from spikebench.inference import event_conv
 from spikebench.inference.event_conv import (
@@ -11,8 +14,6 @@ from spikebench.inference.event_conv import (
     event_conv2d,
     use_event_convs,
 )
-from torch import nn
-from torch.nn import functional
 
 compiled = pytest.mark.skipif(not event_conv.is_available(), reason="no C++ compiler")
 

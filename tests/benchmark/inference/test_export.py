@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
 from spikebench import build_backbone, build_classifier, cli
 from spikebench.inference import export
 from spikebench.inference.deploy import DEPLOY_FORMS, deploy
 from spikebench.inference.export import ExportError, export_onnx
 from spikebench.neurons import use_backend
 from spikebench.registry import BACKBONES, UnknownNameError
-from torch import Tensor, nn
-from typer.testing import CliRunner
 
 TINY = {"embed_dims": (8, 16, 16, 16), "depths": (1, 1, 1, 1, 1), "num_heads": 2}
 TINIEST = {**TINY, "sep_conv": False, "attention_conv": "conv1x1"}

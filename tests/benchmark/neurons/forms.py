@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable
 
 import torch
-from spikebench.neurons import IF, ILIF, LIF, PLIF, SURROGATES, Neuron, use_backend
 from torch import Tensor
+
+from spikebench.neurons import IF, ILIF, LIF, PLIF, SURROGATES, Neuron, use_backend
 
 CHOSEN: list[Neuron] = [
     LIF(),

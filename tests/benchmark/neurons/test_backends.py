@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from spikebench.energy.counter import profile_operations
-from spikebench.neurons import LIF, BackendError, available_backends, backends, use_backend
 from torch import nn
 
+from spikebench.energy.counter import profile_operations
+from spikebench.neurons import LIF, BackendError, available_backends, backends, use_backend
 from tests.benchmark.neurons.forms import (
     CHOSEN,
     assert_same,
@@ -118,9 +118,10 @@ def test_triton_equals_reference_for_all_settings():
 def test_triton_kernels_compile_for_a_gpu(neuron):
     """No GPU is needed to compile for one; the interpreter takes more than the compiler does."""
     import triton
-    from spikebench.neurons import triton_kernels as kernels
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+
+    from spikebench.neurons import triton_kernels as kernels
 
     learnt = {
         "leak_ptr": None if neuron.leak is None else "*fp32",

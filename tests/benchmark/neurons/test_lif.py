@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from spikebench.neurons import LIF, Neuron
 from torch import Tensor
+
+from spikebench.neurons import LIF, Neuron
 
 
 def lif(x: Tensor, tau: float = 2.0, threshold: float = 1.0, alpha: float = 4.0) -> Tensor:

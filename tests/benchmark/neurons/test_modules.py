@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from spikebench.neurons import (
     IF,
     ILIF,
@@ -15,7 +17,6 @@ from spikebench.neurons import (
     sum_steps,
 )
 from spikebench.registry import UnknownNameError
-from torch import nn
 
 
 def of(neuron: Neuron, *currents: float) -> list[float]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from spikebench.neurons.surrogate import DEFAULT_ALPHA, SURROGATES, count, spike
 
 

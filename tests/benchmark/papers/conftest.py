@@ -8,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
-from spikebench.papers.reported import PaperTable, load_table
 
+from spikebench.papers.reported import PaperTable, load_table
 from tests.benchmark.papers.rows import FIGURES, small_classifier
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from spikebench.backbones import build_classifier
 
 NANO = "meta_spikeformer_nano"

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+
 from spikebench.errors import UserError
 from spikebench.papers.building import assign_weights, build_subject
 from spikebench.weights.loading import read_weights
-
 from tests.benchmark.papers.rows import BUILD, row, small_classifier
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from spikebench.energy.counter import profile_operations
 from spikebench.energy.estimators import energies, implied_rate, load_estimators
 from spikebench.energy.operations import OperationReport, OperationRow
@@ -9,7 +10,6 @@ from spikebench.images import sample_images
 from spikebench.inference.deploy import in_form
 from spikebench.papers import counting
 from spikebench.papers.counting import PAPER_ESTIMATOR, Counter, implied_rates, mean_rate
-
 from tests.benchmark.papers.rows import BUILD, row, small_classifier
 
 STEM_MACS = 16 * 16 * 4 * 3 * 7 * 7  # 16x16 positions, 4 filters, of 3 channels and 7x7

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from spikebench.papers.record import (
     FigureSpec,
     Measured,

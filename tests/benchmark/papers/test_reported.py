@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from spikebench.backbones import list_backbones
 from spikebench.errors import UserError
 from spikebench.papers import reported
@@ -119,6 +120,7 @@ class TestShippedTables:
     @pytest.mark.parametrize("name", ROWS)
     def test_builds_name_what_there_is(self, name: str):
         import timm
+
         from spikebench.registry import TASKS
 
         loaded = load_table(name)

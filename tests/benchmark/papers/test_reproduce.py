@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from spikebench.energy.counter import profile_operations
 from spikebench.energy.estimators import energies
 from spikebench.errors import UserError
@@ -16,7 +17,6 @@ from spikebench.papers.reproduce import COUNTED_IMAGES, reproduce
 from spikebench.results import BackboneInfo
 from spikebench.task import Probe
 from spikebench.weights.loading import load_weights
-
 from tests.benchmark.papers.rows import BUILD, NANO, row, small_classifier
 
 ROOT = Path(__file__).parents[3]

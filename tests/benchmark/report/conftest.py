@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow
 from spikebench.results import BackboneInfo, DatasetInfo, Metric, Record, ResultStore
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+
 from spikebench.energy.audit import audit
 from spikebench.report.audit import (
     AuditRecord,
@@ -20,7 +21,6 @@ from spikebench.report.audit import (
     write_audit,
 )
 from spikebench.results import RecordError, read_as
-
 from tests.benchmark.energy.reports import neurons, norm, operation, product, report
 
 STEM = operation("stem", "real", rate=1.0, encodes=True)

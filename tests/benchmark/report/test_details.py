@@ -3,6 +3,7 @@ import io
 from pathlib import Path
 
 import pytest
+
 from spikebench.report import to_csv, write_report
 from spikebench.report.details import detail_tables, record_details
 from spikebench.report.grouping import select

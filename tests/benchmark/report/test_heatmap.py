@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
 from spikebench.report import heatmap
 from spikebench.report.heatmap import write_heat_map
-
 from tests.benchmark.energy.reports import neurons
 
 LAYERS = [

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 from rich.console import Console
+
 from spikebench.papers.record import (
     FigureSpec,
     Measured,
@@ -26,7 +27,6 @@ from spikebench.report import (
     to_markdown,
     write_reproduction,
 )
-
 from tests.benchmark.report.pages import Page
 
 PATH = Path("work/table.json")

@@ -3,10 +3,10 @@ import re
 from pathlib import Path
 
 import pytest
+
 from spikebench.report import build_site
 from spikebench.report.page import pretty_json
 from spikebench.results import MissingResultsError, find_records
-
 from tests.benchmark.report.pages import Page
 
 

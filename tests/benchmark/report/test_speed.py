@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+
 from spikebench.report import (
     build_site,
     print_tables,
@@ -17,7 +18,6 @@ from spikebench.report import (
     write_report,
 )
 from spikebench.speed.record import write_speed_record
-
 from tests.benchmark.speed.records import speed_record, timing
 
 BASE = Path("work/report")

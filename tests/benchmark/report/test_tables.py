@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+
 from spikebench.report import make_tables, print_tables, to_csv, to_latex, to_markdown, write_report
 from spikebench.report.columns import Figure
 from spikebench.results import MissingResultsError

@@ -2,6 +2,7 @@ import io
 
 import pytest
 from rich.console import Console
+
 from spikebench.report import make_tables, print_tables
 from spikebench.report.columns import Column
 from spikebench.report.widths import DISPENSABLE, NOT_IN_TERMINAL, fit

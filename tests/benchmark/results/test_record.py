@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+
 from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow
 from spikebench.errors import UserError
 from spikebench.files import write_atomically

@@ -4,8 +4,8 @@ import random
 
 import numpy
 import pytest
-from spikebench.speed import figures
 
+from spikebench.speed import figures
 from tests.benchmark.speed.records import MIB, speed_record, timing
 
 

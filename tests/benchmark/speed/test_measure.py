@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from spikebench.errors import UserError
 from spikebench.speed import measure
 from spikebench.speed.measure import WorkerError, WorkerProcess, measure_speed

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+
 from spikebench.speed.memory import PeakMemory
 
 MIB = 2**20

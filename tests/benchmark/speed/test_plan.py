@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from spikebench.errors import UserError
 from spikebench.speed import plan
 from spikebench.speed.plan import plan_contenders

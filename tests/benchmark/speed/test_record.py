@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+
 from spikebench.results import MissingResultsError, RecordError, find_records
 from spikebench.speed.record import Contender, find_speed_records, speed_key, write_speed_record
-
 from tests.benchmark.speed.records import speed_record, timing
 
 

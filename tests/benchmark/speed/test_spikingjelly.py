@@ -4,11 +4,12 @@ import builtins
 
 import pytest
 import torch
+from torch import nn
+
 from spikebench.backbones import build_classifier
 from spikebench.errors import UserError
 from spikebench.neurons import LIF, PLIF, use_backend
 from spikebench.speed import spikingjelly
-from torch import nn
 
 
 def test_where_it_is_missing_one_line_says_so(monkeypatch: pytest.MonkeyPatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from spikebench.energy.counter import profile_operations
 from spikebench.neurons import use_backend
 from spikebench.speed import workloads

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+
 from spikebench.registry import UnknownNameError
 from spikebench.suites.overrides import apply_override, parse_value, split_override
 from spikebench.task import ConfigError

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from spikebench.environment import commit, package_versions
 from spikebench.errors import UserError
 from spikebench.results import RecordError, ResultStore, find_records

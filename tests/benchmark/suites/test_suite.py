@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from spikebench.errors import UserError
 from spikebench.registry import UnknownNameError
 from spikebench.suites.suite import load_suite, plan

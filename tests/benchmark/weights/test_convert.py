@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from torch import Tensor, nn
+from typer.testing import CliRunner, Result
+
 from spikebench import build_backbone, build_classifier, cli, load_weights
 from spikebench.weights import convert
 from spikebench.weights.convert import Conversion, convert_weights
 from spikebench.weights.loading import WeightsError
-from torch import Tensor, nn
-from typer.testing import CliRunner, Result
 
 NANO = "meta_spikeformer_nano"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
+
 from spikebench import build_backbone, build_classifier, load_weights
 from spikebench.weights.loading import WeightsError, head_arguments
-from torch import Tensor, nn
 
 CLASSES = 5
 

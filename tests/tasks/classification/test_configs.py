@@ -10,12 +10,12 @@ import pytest
 import timm
 import torch
 from PIL import Image
+
 from spikebench import build_classifier
 from spikebench.task import Run
 from spikebench_tasks.classification import events, loop
 from spikebench_tasks.classification.task import ClassificationTask
 from spikebench_tasks.datasets.events import Events, read_events
-
 from tests.tasks.datasets.events.sets import EVENT_SETS, make_events
 from tests.tasks.small import CONFIGS, NANO
 

@@ -6,6 +6,8 @@ import lightning as L
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DistributedSampler
+
 from spikebench.registry import UnknownNameError
 from spikebench_tasks.classification.data import (
     Digits,
@@ -17,7 +19,6 @@ from spikebench_tasks.classification.data import (
 from spikebench_tasks.classification.data_modules import build_data_module
 from spikebench_tasks.datasets import DatasetError
 from spikebench_tasks.datasets.digits import load_glyphs
-from torch.utils.data import DistributedSampler
 
 
 def stacked(dataset: Digits) -> torch.Tensor:

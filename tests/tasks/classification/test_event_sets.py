@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from spikebench.task import MissingDataError
 from spikebench_tasks.classification import events as module
 from spikebench_tasks.classification.data_modules import build_data_module
 from spikebench_tasks.classification.events import EventsDataModule
 from spikebench_tasks.datasets import DatasetError
 from spikebench_tasks.datasets.events import EventFileError, Events, read_events
-
 from tests.tasks.datasets.events.sets import CLASSES, make_events
 
 SETS = {  # recordings to train on and to test on, of two a class and split

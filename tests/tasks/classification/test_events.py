@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from spikebench import profile_operations
 from spikebench.registry import UnknownNameError
 from spikebench.task import ConfigError, MissingDataError, Run
@@ -21,7 +22,6 @@ from spikebench_tasks.classification.task import ClassificationTask
 from spikebench_tasks.datasets import DatasetError
 from spikebench_tasks.datasets.events import EventFileError, cache
 from spikebench_tasks.datasets.events.cache import cached_frames
-
 from tests.tasks.datasets.events.files import atis, some_events
 from tests.tasks.datasets.events.sets import make_events
 from tests.tasks.small import CONFIGS

@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor, nn
+
 from spikebench import build_classifier, profile_operations
 from spikebench.errors import UserError
 from spikebench.task import ConfigError, MissingDataError, Run
@@ -19,8 +21,6 @@ from spikebench_tasks.classification.data_modules import build_data_module
 from spikebench_tasks.classification.module import ClassificationModule
 from spikebench_tasks.classification.task import ClassificationTask
 from spikebench_tasks.datasets import DatasetError
-from torch import Tensor, nn
-
 from tests.benchmark.weights.test_loading import as_published
 
 CONFIG = Path(__file__).parents[3] / "configs" / "classification" / "imagenet.py"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from spikebench import build_classifier, profile_operations
 from spikebench.errors import UserError
 from spikebench.registry import UnknownNameError

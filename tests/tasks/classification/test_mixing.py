@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from spikebench.task import ConfigError
 from spikebench_tasks.classification.mixing import EventMix
 from spikebench_tasks.classification.module import ClassificationModule

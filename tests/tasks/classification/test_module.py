@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from spikebench_tasks.classification.module import ClassificationModule
 from torch.nn import functional as F
+
+from spikebench_tasks.classification.module import ClassificationModule
 
 
 def make(steps: int = 100, **options) -> ClassificationModule:

@@ -6,6 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
+
 from spikebench_tasks.classification.pictures import confusion_figure
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+
 from spikebench.errors import UserError
 from spikebench.task import MissingDataError
 from spikebench_tasks.classification import shards

@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
+from torchvision import datasets
+from torchvision.transforms import v2
+
 from spikebench import build_classifier
 from spikebench.task import MissingDataError, Run
 from spikebench_tasks.classification import loop
@@ -24,10 +28,6 @@ from spikebench_tasks.classification.small_images import (
 )
 from spikebench_tasks.classification.task import ClassificationTask
 from spikebench_tasks.datasets import DatasetError
-from timm.data import create_transform
-from torchvision import datasets
-from torchvision.transforms import v2
-
 from tests.tasks.small import CONFIGS, NANO
 
 MODULES = {"cifar10": CIFAR10DataModule, "cifar100": CIFAR100DataModule}

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
+from torch.nn import functional as F
+
 from spikebench import build_classifier
 from spikebench.task import ConfigError, Run
 from spikebench.weights.loading import WeightsError
@@ -16,7 +18,6 @@ from spikebench_tasks.classification import loop
 from spikebench_tasks.classification.module import ClassificationModule
 from spikebench_tasks.classification.task import ClassificationTask
 from spikebench_tasks.classification.teacher import build_teacher
-from torch.nn import functional as F
 
 NANO = "meta_spikeformer_nano"
 

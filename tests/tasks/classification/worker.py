@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
 from spikebench import register_backbone
 from spikebench.backbones import FeatureInfo, to_time_first
 from spikebench.distributed import launched
 from spikebench.neurons import LIF
 from spikebench_tasks.classification import data, loop
-from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 
 class WithoutNorms(nn.Module):

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+
 from spikebench.errors import UserError
 from spikebench_tasks.datasets import digit_scenes
 from spikebench_tasks.datasets.digit_scenes import (

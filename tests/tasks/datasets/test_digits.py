@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+
 from spikebench_tasks.datasets.digits import CLASSES, load_glyphs
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from spikebench.task import MissingDataError
 from spikebench_tasks.datasets.published import COCO, PUBLISHED, VOC2012, published_at
 

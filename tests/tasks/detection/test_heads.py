@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from spikebench.task import ConfigError
-from spikebench_tasks.detection import registered
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from spikebench.task import ConfigError
+from spikebench_tasks.detection import registered
 from tests.tasks.openmmlab.by_hand import ByHand, enliven, membranes
 from tests.tasks.openmmlab.spiking_contract import Maps, SpikingContract
 
@@ -23,6 +23,7 @@ from mmdet.models import (  # noqa: E402
     Shared2FCBBoxHead,
     SingleRoIExtractor,
 )
+
 from spikebench_tasks.detection.heads import (  # noqa: E402
     SpikingFCNMaskHead,
     SpikingRetinaHead,

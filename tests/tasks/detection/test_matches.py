@@ -8,8 +8,8 @@ import io
 
 import numpy as np
 import pytest
-from spikebench_tasks.detection import registered
 
+from spikebench_tasks.detection import registered
 from tests.tasks.detection.coco_cases import (
     CROWDED,
     EMPTY,

@@ -16,10 +16,10 @@ from mmengine.registry import METRICS
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
 from spikebench.task import ConfigError
 from spikebench_tasks.datasets.digits import CLASSES
 from spikebench_tasks.detection import registered
-
 from tests.tasks.detection.coco_cases import pycocotools_stats, random_case, repeated
 
 from faster_coco_eval import COCO as FasterCOCO  # isort: skip

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from spikebench.task import Run
 
+from spikebench.task import Run
 from tests.tasks.small import CONFIGS, NANO, resolved
 
 IMAGES = [0, 2, 3, 4]  # their objects are still to be seen at this size

@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
-from spikebench_tasks.detection import registered
-from spikebench_tasks.openmmlab.data import located
 from torch.profiler import ProfilerActivity, profile
 
+from spikebench_tasks.detection import registered
+from spikebench_tasks.openmmlab.data import located
 from tests.tasks.small import CONFIGS, resolved
 
 STEPS = 3

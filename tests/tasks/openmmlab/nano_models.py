@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
+
 from spikebench_tasks.detection import registered as detection
 from spikebench_tasks.segmentation import registered as segmentation
 

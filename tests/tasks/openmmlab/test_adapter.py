@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, DefaultScope
+
 from spikebench import build_backbone
 from spikebench.registry import UnknownNameError
 from spikebench.task import ConfigError

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+
 from spikebench import profile_operations
 from spikebench.energy.estimators import energies
 from spikebench.task import ConfigError
@@ -15,7 +16,6 @@ from spikebench_tasks.openmmlab import loop
 from spikebench_tasks.openmmlab.checkpoints import bare
 from spikebench_tasks.openmmlab.data import count_views
 from spikebench_tasks.openmmlab.task import OpenMMLabTask
-
 from tests.tasks.openmmlab.tiny import CONFIGS, tiny_config, tiny_run
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("data_root")]

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+
 from spikebench.task import ConfigError
 from spikebench_tasks.openmmlab import bootstrap
 from spikebench_tasks.openmmlab.bootstrap import bootstrap_intervals, mean_of_known

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from safetensors.torch import save_file
+
 from spikebench.weights.loading import WeightsError
 from spikebench_tasks.checkpoints import latest_checkpoint
 from spikebench_tasks.openmmlab import checkpoints

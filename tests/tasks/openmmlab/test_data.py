@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+
 from spikebench.task import MissingDataError
 from spikebench_tasks.openmmlab.data import dataset_info, leaves, located, require_files
 

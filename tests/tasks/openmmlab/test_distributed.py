@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+
 from spikebench.results import find_records
 from spikebench.task import Run
 from spikebench_tasks.openmmlab import loop
-
 from tests.tasks.openmmlab.tiny import ROOT, tiny_config, tiny_run
 from tests.tasks.torchrun import run_python
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 from PIL import Image
-from spikebench.errors import UserError
-from spikebench.neurons import ILIF, LIF
-from spikebench_tasks.openmmlab import firing_maps, loop
-from spikebench_tasks.openmmlab.firing_maps import FiringRateMapsHook, find_neuron, firing_rate_maps
 from spikingjelly.activation_based.neuron import IFNode
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
+from spikebench.errors import UserError
+from spikebench.neurons import ILIF, LIF
+from spikebench_tasks.openmmlab import firing_maps, loop
+from spikebench_tasks.openmmlab.firing_maps import FiringRateMapsHook, find_neuron, firing_rate_maps
 from tests.tasks.openmmlab.tiny import tiny_config, tiny_run
 
 STEPS, CHANNELS, SIDE = 3, 5, 4

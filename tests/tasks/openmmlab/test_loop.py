@@ -12,6 +12,7 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from PIL import Image
+
 from spikebench import profile_operations
 from spikebench.errors import UserError
 from spikebench.task import ConfigError, Run

@@ -11,11 +11,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
+from torch import nn
+
 from spikebench.task import ConfigError
 from spikebench_tasks.config import load_config
 from spikebench_tasks.detection import registered as detection
 from spikebench_tasks.segmentation import registered as segmentation
-from torch import nn
 
 FOLDER = Path(__file__).parents[3] / "configs"
 TASKS = ("detection", "segmentation")

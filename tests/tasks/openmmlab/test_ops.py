@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+
 from spikebench_tasks.openmmlab import ops, roi_align
 from spikebench_tasks.openmmlab.extension import OpsFinder, install_ops
 

@@ -7,9 +7,10 @@ import math
 
 import pytest
 import torch
-from spikebench_tasks.openmmlab.extension import OpsFinder, install_ops
 from torch import Tensor
 from torch.nn import functional as F
+
+from spikebench_tasks.openmmlab.extension import OpsFinder, install_ops
 
 install_ops()
 

@@ -11,6 +11,8 @@ from faster_coco_eval import COCO
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from spikebench.errors import UserError
 from spikebench_tasks.detection import pictures as of_detection
 from spikebench_tasks.detection import registered as _detection  # noqa: F401
@@ -18,8 +20,6 @@ from spikebench_tasks.openmmlab import loop, pictures
 from spikebench_tasks.openmmlab.pictures import PicturesHook, predicted_beside_truth
 from spikebench_tasks.segmentation import pictures as of_segmentation
 from spikebench_tasks.segmentation import registered as _segmentation  # noqa: F401
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
 from tests.tasks.openmmlab.tiny import tiny_config, tiny_run
 
 SIDE, TIMES, CAPTION, GAP = 128, 6, 28, 8

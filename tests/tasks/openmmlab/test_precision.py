@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+
 from spikebench.task import ConfigError
 from spikebench_tasks.openmmlab.precision import CpuAmpOptimWrapper, fit_precision
 

@@ -12,6 +12,8 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from safetensors.torch import save_file
+from torch import Tensor, nn
+
 from spikebench import build_backbone, build_classifier
 from spikebench.backbones import FeatureInfo
 from spikebench.registry import BACKBONES
@@ -20,8 +22,6 @@ from spikebench_tasks.detection import registered as detection
 from spikebench_tasks.openmmlab.adapter import SpikingBackbone
 from spikebench_tasks.openmmlab.checkpoints import SafeRunner
 from spikebench_tasks.segmentation import registered as segmentation
-from torch import Tensor, nn
-
 from tests.conformance.conftest import Golden
 
 assert detection
@@ -49,6 +49,7 @@ def weights_of(classifier: nn.Module) -> dict[str, Tensor]:
 def lightning(classifier: nn.Module, folder: Path) -> Path:
     """As the classification task of this suite leaves it."""
     import lightning as L
+
     from spikebench_tasks.classification.module import ClassificationModule
 
     module = ClassificationModule(NAME, num_classes=7)

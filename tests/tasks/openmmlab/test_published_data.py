@@ -17,12 +17,12 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from PIL import Image
 from pycocotools import mask as coco_mask
+
 from spikebench import profile_operations
 from spikebench.errors import UserError
 from spikebench.registry import TASKS
 from spikebench.task import MissingDataError, Run, Task
 from spikebench_tasks.datasets import DatasetError
-
 from tests.tasks.openmmlab.trees import ade20k, cityscapes, coco, voc2012
 
 CONFIGS = Path(__file__).parents[3] / "configs"

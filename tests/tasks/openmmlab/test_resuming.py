@@ -11,12 +11,12 @@ import pytest
 import torch
 from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler
 from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import BatchSampler
+
 from spikebench.errors import UserError
 from spikebench.weights.loading import WeightsError
 from spikebench_tasks.openmmlab import loop
 from spikebench_tasks.openmmlab.resuming import ResumedBatches, find_resumption, seed_worker
-from torch.utils.data import BatchSampler
-
 from tests.tasks.openmmlab.tiny import iterations, tiny_config, tiny_run
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("data_root")]

@@ -7,15 +7,15 @@ import math
 import pytest
 import torch
 from mmengine.model import initialize
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
 from spikebench.registry import UnknownNameError
 from spikebench.task import ConfigError
 from spikebench_tasks.detection import registered as detection
 from spikebench_tasks.openmmlab.spiking import Fire, SpikingConv2d, over_time
 from spikebench_tasks.segmentation import registered as segmentation
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.testing import assert_close
-
 from tests.tasks.openmmlab.by_hand import ByHand, enliven, membranes
 from tests.tasks.openmmlab.spiking_contract import BATCH, Maps, SpikingContract
 

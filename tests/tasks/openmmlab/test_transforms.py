@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
+
 from spikebench_tasks.openmmlab.transforms import BrightOnDark
 
 

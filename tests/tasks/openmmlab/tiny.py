@@ -8,9 +8,10 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from spikebench.task import Run
 from spikebench_tasks.openmmlab.task import OpenMMLabTask
-from torch.nn.modules.batchnorm import _BatchNorm
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = {

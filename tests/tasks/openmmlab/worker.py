@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny  # noqa: F401  its hooks; beside this script
+
 from spikebench.distributed import launched
 from spikebench.task import Run
 from spikebench_tasks.openmmlab import loop

@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from spikebench_tasks.segmentation import registered
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from spikebench_tasks.segmentation import registered
 from tests.tasks.openmmlab.by_hand import ByHand, enliven, membranes
 from tests.tasks.openmmlab.spiking_contract import Maps, SpikingContract
 
 assert registered  # the operators come before mmseg
 
 from mmseg.models import FCNHead, FPNHead, UPerHead  # noqa: E402
+
 from spikebench_tasks.segmentation.heads import SpikingFCNHead, SpikingFPNHead, SpikingUPerHead  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")

@@ -10,9 +10,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import METRICS
+from torchmetrics.classification import MulticlassJaccardIndex
+
 from spikebench.task import ConfigError
 from spikebench_tasks.segmentation import registered
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from spikebench_tasks.segmentation.metric import MeanIoU  # isort: skip
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from spikebench.files import cache_root, replacing
 from torch import Tensor
+
+from spikebench.files import cache_root, replacing
 
 _VERSION = 1  # of how frames are made
 

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from spikebench.errors import UserError
 from spikebench.registry import unknown_name
-
 from spikebench_tasks.datasets import DatasetError
 
 _ATIS_OVERFLOW_ROW = 240

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.registry import DefaultScope
+
 from spikebench.datacheck import SplitCheck, first_errors
 from spikebench.task import ConfigError, MissingDataError
-
 from spikebench_tasks.datasets import DatasetError
 from spikebench_tasks.openmmlab import registered  # noqa: F401  (operators before mmdet)
 from spikebench_tasks.openmmlab.checks.dataset import DataSet, check_dataset

@@ -11,10 +11,10 @@ from xml.etree.ElementTree import ParseError
 
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, METRICS, Registry
+
 from spikebench.datacheck import SplitCheck
 from spikebench.errors import UserError
 from spikebench.task import MissingDataError
-
 from spikebench_tasks.openmmlab.checks.cache import Memory
 from spikebench_tasks.openmmlab.checks.coco import Reading, check_coco
 from spikebench_tasks.openmmlab.checks.images import LabelRange, Listed, check_images

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
+
 from spikebench.progress import Progress
 
 NOTHING_LABELLED = "label maps without a labelled pixel"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from spikebench_tasks.datasets import DatasetError
 from spikebench_tasks.datasets.events import Events, frames_by_count, frames_by_time, voxel_grid
-
 from tests.tasks.datasets.events.files import some_events
 
 SIZE = (128, 128)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from spikebench.registry import UnknownNameError
 from spikebench_tasks.datasets import DatasetError
 from spikebench_tasks.datasets.events import (
@@ -20,7 +21,6 @@ from spikebench_tasks.datasets.events import (
     read_events,
     voxel_grid,
 )
-
 from tests.tasks.datasets.events import files
 from tests.tasks.datasets.events.files import some_events
 

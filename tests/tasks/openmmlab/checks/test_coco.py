@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmdet.datasets import CityscapesDataset, CocoDataset
-from spikebench_tasks.openmmlab.checks.coco import Coco, Reading, check_coco
 
+from spikebench_tasks.openmmlab.checks.coco import Coco, Reading, check_coco
 from tests.tasks.openmmlab import trees
 
 CLASSES = ("ant", "bee", "cat")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
+
 from spikebench_tasks.openmmlab.checks.coco_file import Annotated, Picture, read_coco, run_lengths
 
 OBJECT = {"id": 1, "image_id": 2, "category_id": 3, "bbox": [1, 2, 3.5, 4], "area": 14}

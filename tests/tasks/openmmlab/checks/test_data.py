@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
+
 from spikebench.datacheck import SplitCheck
 from spikebench.task import ConfigError, MissingDataError
 from spikebench_tasks.config import load_config
@@ -23,7 +24,6 @@ from spikebench_tasks.datasets import DatasetError
 from spikebench_tasks.openmmlab.checks import dataset as check_dataset
 from spikebench_tasks.openmmlab.checks.data import check_data, require_sound_data
 from spikebench_tasks.openmmlab.data import located
-
 from tests.tasks.openmmlab import trees
 
 CONFIGS = Path(__file__).parents[4] / "configs"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
+
 from spikebench_tasks.openmmlab.checks.images import (
     NOTHING_LABELLED,
     LabelRange,

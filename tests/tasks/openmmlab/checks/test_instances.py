@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from spikebench_tasks.openmmlab.checks.data import check_data, require_sound_data
 from spikebench_tasks.openmmlab.checks.instances import check_instances
-
 from tests.tasks.openmmlab.trees import picture
 
 pytestmark = pytest.mark.filterwarnings("ignore")

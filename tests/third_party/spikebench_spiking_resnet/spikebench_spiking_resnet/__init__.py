@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spikebench import register_backbone
-from spikebench.backbones import FeatureInfo, to_time_first
 from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor, nn
+
+from spikebench import register_backbone
+from spikebench.backbones import FeatureInfo, to_time_first
 
 
 def spiking_neuron() -> nn.Module:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from torch import Tensor, nn
+
 from spikebench import register_backbone
 from spikebench.backbones import FeatureInfo, to_time_first
 from spikebench.neurons import LIF
-from torch import Tensor, nn
 
 
 class Stage(nn.Module):
