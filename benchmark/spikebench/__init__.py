@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         register_backbone,
     )
     from spikebench.backbones.contract import check_backbone
-    from spikebench.energy.counter import profile_operations
+    from spikebench.energy.profile import profile_operations
     from spikebench.weights.loading import load_weights
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ __all__ = [
 _HOMES = {
     "check_backbone": "spikebench.backbones.contract",
     "load_weights": "spikebench.weights.loading",
-    "profile_operations": "spikebench.energy.counter",
+    "profile_operations": "spikebench.energy.profile",
 }
 
 

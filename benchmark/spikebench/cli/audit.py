@@ -8,19 +8,19 @@ from typing import Annotated, get_args
 
 import typer
 
-from spikebench.cli import counted
+from spikebench.cli import classifier_input
 from spikebench.cli.app import Options, app, given_options, terminal
 
 
 @app.command(epilog="Example: spikebench audit meta_spikeformer_15m --time-steps 4")
 def audit(
     name: Annotated[str, typer.Argument(help="A registered backbone.")],
-    time_steps: counted.TimeSteps = 1,
-    image_size: counted.ImageSize = 224,
-    images: counted.Images = None,
-    count: counted.Count = 2,
-    num_classes: counted.NumClasses = 1000,
-    weights: counted.Weights = None,
+    time_steps: classifier_input.TimeSteps = 1,
+    image_size: classifier_input.ImageSize = 224,
+    images: classifier_input.Images = None,
+    count: classifier_input.Count = 2,
+    num_classes: classifier_input.NumClasses = 1000,
+    weights: classifier_input.Weights = None,
     set_: Options = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the files; default work_dirs/audit/NAME.")
@@ -33,8 +33,8 @@ def audit(
     counted; then the firing rates by layer and time step. Neurons are those of spikebench.neurons
     and modules that have a v_threshold.
     """
-    from spikebench.energy.counter import profile_operations
     from spikebench.energy.operations import Form
+    from spikebench.energy.profile import profile_operations
     from spikebench.environment import commit, device_name, package_versions
     from spikebench.files import sha256
     from spikebench.inference.deploy import in_form
@@ -44,8 +44,8 @@ def audit(
     options = given_options(set_)
     started = datetime.now(UTC).isoformat()
     reports = []
-    with counted.wrong_requests(name):
-        found = counted.counted_classifier(
+    with classifier_input.wrong_requests(name):
+        found = classifier_input.counted_classifier(
             name, options, weights, time_steps, num_classes, image_size, images
         )
         for form in get_args(Form):

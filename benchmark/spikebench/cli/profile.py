@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from spikebench.cli import counted
+from spikebench.cli import classifier_input
 from spikebench.cli.app import Options, app, given_options, new_table, terminal
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 @app.command(epilog="Example: spikebench profile meta_spikeformer_15m --time-steps 4 --form paper")
 def profile(
     name: Annotated[str, typer.Argument(help="A registered backbone.")],
-    time_steps: counted.TimeSteps = 1,
-    image_size: counted.ImageSize = 224,
-    images: counted.Images = None,
-    count: counted.Count = 1,
-    num_classes: counted.NumClasses = 1000,
-    weights: counted.Weights = None,
+    time_steps: classifier_input.TimeSteps = 1,
+    image_size: classifier_input.ImageSize = 224,
+    images: classifier_input.Images = None,
+    count: classifier_input.Count = 1,
+    num_classes: classifier_input.NumClasses = 1000,
+    weights: classifier_input.Weights = None,
     set_: Options = None,
     form: Annotated[
         str,
@@ -41,10 +41,10 @@ def profile(
     """
     import torch
 
-    from spikebench.energy.counter import profile_operations
     from spikebench.energy.estimators import energies, load_estimators
     from spikebench.energy.operations import Form
     from spikebench.energy.overhead import measure_overhead
+    from spikebench.energy.profile import profile_operations
     from spikebench.inference.deploy import in_form
     from spikebench.registry import unknown_name
 
@@ -52,8 +52,8 @@ def profile(
     if form not in get_args(Form):
         raise unknown_name("form", form, get_args(Form))
     options = given_options(set_)
-    with counted.wrong_requests(name):
-        found = counted.counted_classifier(
+    with classifier_input.wrong_requests(name):
+        found = classifier_input.counted_classifier(
             name, options, weights, time_steps, num_classes, image_size, images
         )
         model = in_form(found.model, form)

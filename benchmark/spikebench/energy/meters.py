@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from spikebench.energy.counter import count_images, evaluating
+from spikebench.energy.profile import count_images, evaluating
 
 log = logging.getLogger("spikebench")
 

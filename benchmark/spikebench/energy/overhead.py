@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from spikebench.energy.counter import profile_operations
+from spikebench.energy.profile import profile_operations
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,8 @@ from spikebench.papers.building import (
     resolve,
     time_steps_of,
 )
-from spikebench.papers.counting import (
-    PAPER_ESTIMATOR,
-    Counter,
-    Counts,
-    count_forms,
-    implied_rates,
-    mean_rate,
-)
+from spikebench.papers.implied_rates import PAPER_ESTIMATOR, implied_rates, mean_rate
+from spikebench.papers.operation_counts import RowCounter, RowCounts, count_forms
 from spikebench.papers.record import FigureSpec, Measured, ReproducedRow, Reproduction
 from spikebench.papers.reported import (
     Build,
@@ -141,7 +135,7 @@ class _Measuring:
         self.table = table
         self.means = means
         self.images: list[str] = []
-        self._count = Counter(table)
+        self._count = RowCounter(table)
 
     def row(self, row: TableRow) -> ReproducedRow:
         """Everything that can be measured of one row."""
@@ -176,7 +170,7 @@ class _Measuring:
         )
 
     def _energy(
-        self, row: TableRow, build: Build, counts: Counts
+        self, row: TableRow, build: Build, counts: RowCounts
     ) -> tuple[Measured, dict[str, float], dict[Form, float]]:
         """The energy in the sense of the papers, energies by estimator, and rates by form."""
         if isinstance(build, TimmBuild):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from spikebench.backbones import build_classifier
 from spikebench.backbones.layers import settling_norms
 from spikebench.backbones.options import input_channels
-from spikebench.energy.counter import profile_operations
+from spikebench.energy.profile import profile_operations
 from spikebench.neurons import LIF, is_neuron, use_backend
 from spikebench.speed import spikingjelly
 from spikebench.speed.record import Contender, Settings

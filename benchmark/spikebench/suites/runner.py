@@ -218,8 +218,8 @@ def _profile(
     run: Run, task: Task, checkpoint: Path, evaluation: Evaluation, profile_images: int
 ) -> dict[str, Any]:
     """The trained model's size, operations and energy."""
-    from spikebench.energy.counter import until_counted
     from spikebench.energy.meters import measured_mj_per_image
+    from spikebench.energy.profile import until_counted
 
     probe: Probe = task.probe(run, checkpoint)
     images = min(profile_images, evaluation.dataset.test_samples) * probe.views
@@ -265,7 +265,7 @@ def _metrics(run: Run, task: Task, evaluation: Evaluation) -> dict[str, Metric]:
 
 def _counted(run: Run, probe: Probe, images: int, form: Form) -> OperationReport:
     """The operations of a trained model in one form; what has no counting rule is warned of."""
-    from spikebench.energy.counter import profile_operations, until_counted
+    from spikebench.energy.profile import profile_operations, until_counted
     from spikebench.inference.deploy import in_form
 
     with Progress(f"{run.title} profile {form}", images) as progress:

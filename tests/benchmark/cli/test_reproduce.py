@@ -77,7 +77,7 @@ class TestReproduce:
         def interrupted(*_, **__):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("spikebench.papers.counting.profile_operations", interrupted)
+        monkeypatch.setattr("spikebench.papers.operation_counts.profile_operations", interrupted)
         write_table(row("a"))
         done = spikebench("reproduce", "mine.yaml")
         assert done.code == 130

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from spikebench.energy.counter import profile_operations
+from spikebench.energy.profile import profile_operations
 
 
 class MatMul(nn.Module):

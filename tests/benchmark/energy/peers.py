@@ -37,8 +37,8 @@ from torch import Tensor, nn
 from spikebench.backbones import build_classifier
 from spikebench.backbones.layers import settling_norms
 from spikebench.backbones.options import input_channels
-from spikebench.energy.counter import profile_operations
 from spikebench.energy.operations import OperationReport, OperationRow
+from spikebench.energy.profile import profile_operations
 from spikebench.errors import UserError
 from spikebench.speed.spikingjelly import replace_neurons, reset
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from spikebench.energy.counter import profile_operations
 from spikebench.energy.estimators import (
     RULES,
     Estimator,
@@ -20,6 +19,7 @@ from spikebench.energy.estimators import (
     load_estimators,
 )
 from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow
+from spikebench.energy.profile import profile_operations
 from spikebench.errors import UserError
 
 CHIP = """

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from spikebench.energy.counter import profile_operations
+from spikebench.energy.profile import profile_operations
 from spikebench.inference import event_conv
 from spikebench.inference.event_conv import (
     EventConv2d,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikebench.energy.counter import profile_operations
+from spikebench.energy.profile import profile_operations
 from spikebench.neurons import LIF, BackendError, available_backends, backends, use_backend
 from tests.benchmark.neurons.forms import (
     CHOSEN,

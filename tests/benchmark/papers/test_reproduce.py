@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from spikebench.energy.counter import profile_operations
 from spikebench.energy.estimators import energies
+from spikebench.energy.profile import profile_operations
 from spikebench.errors import UserError
 from spikebench.images import sample_images
 from spikebench.inference.deploy import in_form
-from spikebench.papers.counting import mean_rate
+from spikebench.papers.implied_rates import mean_rate
 from spikebench.papers.reported import load_table
 from spikebench.papers.reproduce import COUNTED_IMAGES, reproduce
 from spikebench.results import BackboneInfo
@@ -99,7 +99,7 @@ class TestRowsThatCannotBeMeasured:
         def counted(*_: Any, **__: Any) -> None:
             raise AssertionError
 
-        monkeypatch.setattr("spikebench.papers.counting.profile_operations", counted)
+        monkeypatch.setattr("spikebench.papers.operation_counts.profile_operations", counted)
         monkeypatch.setenv("SPIKEBENCH_ESTIMATORS", "none.yaml")
         with pytest.raises(UserError, match=r"none\.yaml: cannot be read"):
             reproduce(write_table(row("a")), work_dir=tmp_path / "out")
@@ -125,7 +125,7 @@ class TestRowsThatCannotBeMeasured:
         def broken(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("spikebench.papers.counting.profile_operations", broken)
+        monkeypatch.setattr("spikebench.papers.operation_counts.profile_operations", broken)
         with pytest.raises(ZeroDivisionError):
             reproduce(write_table(row("a")))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spikebench.energy.counter import profile_operations
+from spikebench.energy.profile import profile_operations
 from spikebench.neurons import use_backend
 from spikebench.speed import workloads
 from spikebench.speed.record import Contender, Settings

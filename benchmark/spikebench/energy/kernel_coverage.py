@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Coverage(NamedTuple):
+class KernelCoverage(NamedTuple):
     """How many kernel positions each input position meets along one spatial axis.
 
     Attributes:
@@ -22,7 +22,7 @@ class Coverage(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def coverage(
+def kernel_coverage(
     size: int,
     out: int,
     kernel: int,
@@ -31,7 +31,7 @@ def coverage(
     dilation: int,
     transposed: bool,
     device: torch.device,
-) -> Coverage:
+) -> KernelCoverage:
     """Coverage of the inputs of a convolution along one axis.
 
     Args:
@@ -53,4 +53,4 @@ def coverage(
         offsets = inputs + padding - taps
         met = (offsets >= 0) & (offsets < out * stride) & (offsets % stride == 0)
     counts = met.sum(1)
-    return Coverage(counts.double().to(device), int(counts.sum()))
+    return KernelCoverage(counts.double().to(device), int(counts.sum()))

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from spikebench.energy.weights import Weights, tensors_in
+from spikebench.energy.weight_tracking import WeightTracker, tensors_in
 
 CONVOLUTIONS = {"aten::convolution", "aten::_convolution"}
 EVENT_CONVOLUTION = "spikebench::event_conv2d"  # a convolution of the backbones that skips zeros
@@ -122,7 +122,7 @@ class Arithmetic(NamedTuple):
 
 
 def uncounted(
-    func: Any, args: Sequence[Any], kwargs: Any, output: Any, weights: Weights
+    func: Any, args: Sequence[Any], kwargs: Any, output: Any, weights: WeightTracker
 ) -> Arithmetic | None:
     """What an operation without a counting rule multiplies; None where it only adds or moves.
 

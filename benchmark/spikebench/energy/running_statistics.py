@@ -10,10 +10,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from spikebench.energy.operations import ValueKind
-from spikebench.energy.statistics import Layout, TensorStatistics
+from spikebench.energy.tensor_statistics import SampleShape, TensorStatistics
 
 
-class Pass(NamedTuple):
+class ForwardPass(NamedTuple):
     """What is known of one forward pass.
 
     Attributes:
@@ -27,7 +27,7 @@ class Pass(NamedTuple):
     stepwise: bool = False
 
 
-class Call(NamedTuple):
+class TensorRead(NamedTuple):
     """One tensor that an operation read in a pass.
 
     Attributes:
@@ -38,11 +38,11 @@ class Call(NamedTuple):
 
     elements: int
     counts: Tensor
-    layout: Layout
+    layout: SampleShape
 
 
 @dataclass
-class Spread:
+class RunningSpread:
     """Mean and deviation over images, free of rounding, so that batching makes no difference.
 
     Values are kept in whole multiples of `1 / scale`.
@@ -83,19 +83,19 @@ class Operand:
     weighed: int = 0
     low: float = 0.0
     high: float = 0.0
-    spread: Spread = field(default_factory=lambda: Spread(scale=2**53))
+    spread: RunningSpread = field(default_factory=lambda: RunningSpread(scale=2**53))
     _by_step: list[float] | None = field(default_factory=list)
     _constant: float | None = None
     _uniform: bool = True
     _whole: bool = True
-    calls: list[Call] = field(default_factory=list)
+    calls: list[TensorRead] = field(default_factory=list)
 
-    def add(self, statistics: TensorStatistics, x: Tensor, layout: Layout) -> None:
+    def add(self, statistics: TensorStatistics, x: Tensor, layout: SampleShape) -> None:
         """Add the tensor `x`, whose statistics are given, and how samples lie in it."""
         nonzeros = statistics.nonzeros(x)
         self.elements += statistics.elements
         self.nonzeros += nonzeros
-        self.calls.append(Call(statistics.elements, statistics.by_sample(x, layout), layout))
+        self.calls.append(TensorRead(statistics.elements, statistics.by_sample(x, layout), layout))
         if nonzeros == 0 or self.kind == "real":
             return
         constant, whole, low, high = statistics.values(x)
@@ -106,10 +106,12 @@ class Operand:
         if not whole:
             return
         weigh, unit = statistics.weighing(x)
-        summed = statistics.by_sample(x, Layout(), weigh=True).sum() if weigh else unit * nonzeros
+        summed = (
+            statistics.by_sample(x, SampleShape(), weigh=True).sum() if weigh else unit * nonzeros
+        )
         self.weighed += int(summed)
 
-    def end_pass(self, about: Pass) -> None:
+    def end_pass(self, about: ForwardPass) -> None:
         """Sort what the pass has brought by time step and by image."""
         calls, self.calls = self.calls, []
         if not calls:
@@ -158,7 +160,7 @@ class Operand:
         return None if self.kind == "real" else (self.low, self.high)
 
 
-def by_image(counts: list[tuple[Tensor, Layout]], about: Pass) -> list[float] | None:
+def by_image(counts: list[tuple[Tensor, SampleShape]], about: ForwardPass) -> list[float] | None:
     """Counts `(steps, images)` of several calls as one sum an image; None if that is unknown."""
     if any(layout.images != about.images for _, layout in counts):
         return None
@@ -175,7 +177,7 @@ def ran_stepwise(operands: Iterable[Operand], steps: int) -> bool:
     return steps > 1 and bool(met) and once_a_step
 
 
-def _by_step(calls: list[Call], about: Pass) -> list[float] | None:
+def _by_step(calls: list[TensorRead], about: ForwardPass) -> list[float] | None:
     """Non-zeros at each time step; a module may also be called once for each of them."""
     if all(call.layout.steps == about.steps for call in calls):
         return sum(call.counts.sum(1) for call in calls).tolist()  # type: ignore[union-attr]

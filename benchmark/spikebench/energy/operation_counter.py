@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
-from spikebench.energy import rules
-from spikebench.energy.coverage import coverage
-from spikebench.energy.layouts import Layouts
+from spikebench.energy import operator_rules as rules
+from spikebench.energy.kernel_coverage import kernel_coverage
 from spikebench.energy.operations import NeuronRow, OperationRow, Uncounted
-from spikebench.energy.rows import Row, counted, described, weighed, weighed_pairs
-from spikebench.energy.statistics import Layout, StatisticsCache, merged_axes
-from spikebench.energy.streams import Operand, Pass, Spread, ran_stepwise
-from spikebench.energy.weights import Weights, named_weights, tensors_in
+from spikebench.energy.running_rows import RunningRow, counted, described, weighed, weighed_pairs
+from spikebench.energy.running_statistics import ForwardPass, Operand, RunningSpread, ran_stepwise
+from spikebench.energy.sample_tracking import SampleTracker
+from spikebench.energy.tensor_statistics import SampleShape, StatisticsCache, merged_axes
+from spikebench.energy.weight_tracking import WeightTracker, named_weights, tensors_in
 from spikebench.neurons import ILIF, is_neuron, update_cost
 
 _NAMES: dict[Any, str] = {}
@@ -37,7 +37,7 @@ class _Frame:
     operations: Counter[str] = field(default_factory=Counter)
 
 
-class Counting(TorchDispatchMode):
+class OperationCounter(TorchDispatchMode):
     """Rows, spikes, and the stack of modules being called.
 
     Args:
@@ -52,34 +52,34 @@ class Counting(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, steps: int) -> None:
         super().__init__()
-        self.total = Spread()
+        self.total = RunningSpread()
         self._model = model
         self._named_weights = list(named_weights(model))
         self._steps = steps
-        self._rows: dict[tuple[Any, ...], Row] = {}
+        self._rows: dict[tuple[Any, ...], RunningRow] = {}
         self._spikes: dict[str, Operand] = {}
         self._state_bytes: dict[str, float] = {}
         self._uncounted: dict[tuple[str, str], rules.Arithmetic] = {}
         self._frames: list[_Frame] = []
         self._images = 0
         self._fired = False
-        self._weights = Weights(())
+        self._weights = WeightTracker(())
         self._statistics = StatisticsCache()
-        self._layouts = Layouts(steps, 1)
+        self._layouts = SampleTracker(steps, 1)
 
     @contextmanager
     def pass_over_model(self, batch: Any, images: int) -> Iterator[None]:
         """Count one forward pass of a batch of so many images, at least one."""
         self._frames = [_Frame("")]
         self._fired = False
-        self._weights = Weights(self._named_weights)
-        self._layouts = Layouts(self._steps, images)
+        self._weights = WeightTracker(self._named_weights)
+        self._layouts = SampleTracker(self._steps, images)
         self._layouts.note_batch(batch)
         charged = {key: row.charged for key, row in self._rows.items()}
         with self:
             yield
         stepwise = ran_stepwise(self._spikes.values(), self._steps)
-        about = Pass(images, self._steps, stepwise)
+        about = ForwardPass(images, self._steps, stepwise)
         for spikes in self._spikes.values():
             spikes.end_pass(about)
         exact = [row.end_pass(about) for row in self._rows.values()]
@@ -201,7 +201,7 @@ class Counting(TorchDispatchMode):
         key = (self._frames[-1].module, operation)
         self._uncounted[key] = found.plus(self._uncounted.get(key))
 
-    def _row(self, kind: str, weight: Tensor | None = None) -> Row:
+    def _row(self, kind: str, weight: Tensor | None = None) -> RunningRow:
         frame = self._frames[-1]
         names = [] if weight is None else self._weights.names(weight)
         if weight is not None and names:
@@ -212,7 +212,7 @@ class Counting(TorchDispatchMode):
         if key not in self._rows:
             owned = any(name.rpartition(".")[0] == frame.module for name in names)
             operands = [Operand() for _ in range(1 if weight is not None else 2)]
-            row = Row(frame.module, kind, owned, not self._fired, operands)
+            row = RunningRow(frame.module, kind, owned, not self._fired, operands)
             row.weights = 0 if weight is None else weight.numel()
             for spread in row.spreads:
                 spread.images = self._images  # in these it did nothing
@@ -246,7 +246,7 @@ class Counting(TorchDispatchMode):
             *(list(value) * (axes // len(value)) for value in geometry),
             strict=True,
         )
-        met = [coverage(*axis, transposed, x.device) for axis in per_axis]
+        met = [kernel_coverage(*axis, transposed, x.device) for axis in per_axis]
         filters = shape[1] if transposed else shape[0] // groups
         taps = filters * prod(shape[2:])
         unpadded = x.shape[0] * x.shape[1] * filters * prod(axis.total for axis in met)
@@ -277,7 +277,7 @@ class Counting(TorchDispatchMode):
             row = self._row("linear", weight)
             statistics = self._statistics(x)
             samples_first = x.dim() > 1 and (second_is_weight or x.dim() > 2)
-            layout = self._layouts.of_samples(x) if samples_first else Layout()
+            layout = self._layouts.of_samples(x) if samples_first else SampleShape()
             row.operands[0].add(statistics, x, layout)
             met = rows if first_is_weight else columns
 
@@ -293,8 +293,8 @@ class Counting(TorchDispatchMode):
         row.unpadded += dense
         row.outputs += output.numel()
 
-    def _matmul(self, row: Row, first: Tensor, second: Tensor) -> None:
-        layout = self._layouts.of_samples(first, second) if first.dim() > 2 else Layout()
+    def _matmul(self, row: RunningRow, first: Tensor, second: Tensor) -> None:
+        layout = self._layouts.of_samples(first, second) if first.dim() > 2 else SampleShape()
         a, b = self._statistics(first), self._statistics(second)
         row.operands[0].add(a, first, layout)
         row.operands[1].add(b, second, layout)
@@ -385,14 +385,14 @@ class Counting(TorchDispatchMode):
             for (module, operation), done in self._uncounted.items()
         ]
 
-    def _named(self) -> dict[str, Row]:
+    def _named(self) -> dict[str, RunningRow]:
         rows = self._rows.values()
         total = Counter(row.module for row in rows)
         owned = Counter(row.module for row in rows if row.owned)
         leaves = {
             name for name, module in self._model.named_modules() if not any(module.children())
         }
-        named: dict[str, Row] = {}
+        named: dict[str, RunningRow] = {}
         for row in rows:
             alone = row.owned and owned[row.module] == 1
             alone |= row.module in leaves and total[row.module] == 1

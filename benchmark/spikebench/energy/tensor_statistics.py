@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from spikebench.energy.tallies import Tally, tally
+from spikebench.energy.nonzeros import NonzeroCounts, count_nonzeros
 
 _EXACT_IN_FLOAT32 = 2**24
 _SAMPLE = 4096  # values looked at first: most real-valued tensors show there what they are
 
 
-class Layout(NamedTuple):
+class SampleShape(NamedTuple):
     """How the samples of a batch lie along the first axes of a tensor: time first, then images.
 
     Attributes:
@@ -65,7 +65,7 @@ class TensorStatistics:
 
     def __init__(self, x: Tensor) -> None:
         self.elements = x.numel()
-        self._tally: Tally | None = None
+        self._tally: NonzeroCounts | None = None
         self._nonzeros = 0
         self._values: Values | None = None
         self._sums: dict[Hashable, Tensor] = {}
@@ -107,7 +107,7 @@ class TensorStatistics:
             self._sums[key] = self._sum(x, dims, weigh)
         return self._sums[key].double()
 
-    def by_sample(self, x: Tensor, layout: Layout, weigh: bool = False) -> Tensor:
+    def by_sample(self, x: Tensor, layout: SampleShape, weigh: bool = False) -> Tensor:
         """Non-zeros, or magnitudes, of each sample: float64 `(steps, images)`.
 
         Args:
@@ -122,10 +122,10 @@ class TensorStatistics:
         maps = merged_axes(x) if x.dim() > 1 else x.view(-1, 1)
         return self.sums(maps, (1,), weigh).reshape(layout.samples, -1).sum(1).view(layout)
 
-    def _counted(self, x: Tensor) -> Tally:
+    def _counted(self, x: Tensor) -> NonzeroCounts:
         if self._tally is None:
             maps = merged_axes(x)
-            self._tally = tally(maps)
+            self._tally = count_nonzeros(maps)
             self._nonzeros = int(self._tally.by_sample.sum())
             if self._tally.by_position is not None:
                 self._sums[tuple(maps.shape), (1,), False] = self._tally.by_position

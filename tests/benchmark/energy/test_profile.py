@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spikebench.energy.counter import count_images, profile_operations
+from spikebench.energy.profile import count_images, profile_operations
 from spikebench.neurons import ILIF, LIF, Neuron
 from tests.benchmark.energy.models import Call, MatMul, names, only_row, reals, spikes
 

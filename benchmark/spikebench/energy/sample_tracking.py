@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikebench.energy.rules import CONVOLUTIONS, ELEMENTWISE, EVENT_CONVOLUTION, PRODUCTS
-from spikebench.energy.statistics import Layout
-from spikebench.energy.weights import StorageKey, storage_of, tensors_in
+from spikebench.energy.operator_rules import CONVOLUTIONS, ELEMENTWISE, EVENT_CONVOLUTION, PRODUCTS
+from spikebench.energy.tensor_statistics import SampleShape
+from spikebench.energy.weight_tracking import StorageKey, storage_of, tensors_in
 from spikebench.neurons import Neuron
 
 _COPIES = {"aten::clone", "aten::_to_copy", "aten::_reshape_copy"}
@@ -33,7 +33,7 @@ _EACH_SAMPLE = {  # beyond convolutions, products, pointwise operations and norm
 _REDUCTIONS = {"aten::mean", "aten::sum", "aten::amax"}
 
 
-class Layouts:
+class SampleTracker:
     """The layouts of one pass.
 
     Args:
@@ -42,8 +42,8 @@ class Layouts:
     """
 
     def __init__(self, steps: int, images: int) -> None:
-        self.whole = Layout(steps, images)
-        self._known: dict[StorageKey, tuple[Layout, int]] = {}
+        self.whole = SampleShape(steps, images)
+        self._known: dict[StorageKey, tuple[SampleShape, int]] = {}
         self._spikes: set[StorageKey] = set()
         self._single: set[StorageKey] = set()
 
@@ -56,7 +56,7 @@ class Layouts:
         elif isinstance(batch, tuple | list) and batch:
             batch = batch[0]
         if isinstance(batch, Tensor) and batch.dim() > 1 and len(batch) == self.whole.images:
-            self._note(batch, Layout(images=self.whole.images))
+            self._note(batch, SampleShape(images=self.whole.images))
 
     def note_spikes(self, neuron: nn.Module, x: Tensor) -> None:
         """Note what a neuron gave."""
@@ -69,7 +69,7 @@ class Layouts:
             return x.flatten(0, 1)
         return x
 
-    def _of_spikes(self, neuron: nn.Module, x: Tensor) -> Layout:
+    def _of_spikes(self, neuron: nn.Module, x: Tensor) -> SampleShape:
         """Ours have time first; of others a mode says so, or a shape that can be nothing else."""
         steps, images = self.whole
         mode = getattr(neuron, "step_mode", "m" if isinstance(neuron, Neuron) else None)
@@ -77,8 +77,8 @@ class Layouts:
         if _begins(x, self.whole) and (mode == "m" or (mode is None and steps != images)):
             return self.whole
         if mode != "m" and single and (mode == "s" or not _begins(x, self.whole)):
-            return Layout(images=images)
-        return Layout(steps=steps) if mode == "m" and len(x) == steps else Layout()
+            return SampleShape(images=images)
+        return SampleShape(steps=steps) if mode == "m" and len(x) == steps else SampleShape()
 
     def are_spikes(self, x: Tensor) -> bool:
         """Whether a tensor is what a neuron gave, a view of it or a copy."""
@@ -97,14 +97,14 @@ class Layouts:
                 self._spikes.add(storage_of(output))
         elif name == "aten::copy_" or name in _EACH_SAMPLE or torch.Tag.pointwise in func.tags:
             alike = len(output) == len(x) and _leads(output)
-            self._note(output, self._of(x) if alike else Layout())
+            self._note(output, self._of(x) if alike else SampleShape())
         elif name == "aten::cat":
             beside = len(args) > 1 and args[1] % output.dim() != 0 and _leads(output)
-            self._note(output, self._of(x) if beside else Layout())
+            self._note(output, self._of(x) if beside else SampleShape())
         elif name == "aten::repeat":
             in_time = list(args[1]) == [self.whole.steps, *[1] * x.dim()]
-            known = self._of(x) == Layout(images=self.whole.images)
-            self._note(output, self.whole if in_time and known else Layout())
+            known = self._of(x) == SampleShape(images=self.whole.images)
+            self._note(output, self.whole if in_time and known else SampleShape())
         elif name in _REDUCTIONS:
             self._note(output, self._of_reduction(x, args))
 
@@ -116,11 +116,11 @@ class Layouts:
         if name == "aten::stack":
             first = len(args) == 1 or args[1] == 0
             if all(singles) and first and len(singles) == self.whole.images:
-                self._note(output, Layout(images=self.whole.images))
+                self._note(output, SampleShape(images=self.whole.images))
         elif sum(singles) == 1:
             self._single.add(storage_of(output))
 
-    def of_samples(self, *tensors: Tensor) -> Layout:
+    def of_samples(self, *tensors: Tensor) -> SampleShape:
         """Of tensors that lie alike and whose first axis is samples, or several rows of each."""
         for x in tensors:
             layout = self._of(x)
@@ -133,49 +133,51 @@ class Layouts:
                 and not x.stride(0)
             ):
                 return self.whole
-        return Layout()
+        return SampleShape()
 
-    def of_masked(self, shape: Sequence[int], *operands: Tensor) -> Layout:
+    def of_masked(self, shape: Sequence[int], *operands: Tensor) -> SampleShape:
         """Of an elementwise product of the given shape."""
         known = any(self._of(x) == self.whole for x in operands)
         fits = tuple(shape[:2]) == self.whole or shape[0] == self.whole.samples
-        return self.whole if known and fits else Layout()
+        return self.whole if known and fits else SampleShape()
 
-    def _note(self, x: Tensor, layout: Layout) -> None:
+    def _note(self, x: Tensor, layout: SampleShape) -> None:
         self._known[storage_of(x)] = (layout, _span(x))
 
     def _knows(self, x: Tensor) -> bool:
         return x.layout is torch.strided and storage_of(x) in self._known
 
-    def _of(self, x: Tensor) -> Layout:
+    def _of(self, x: Tensor) -> SampleShape:
         """The layout of a tensor whose first axis runs over all of what was noted."""
-        layout, span = self._known.get(storage_of(x), (Layout(), 0))
-        return layout if _leads(x) and _span(x) == span else Layout()
+        layout, span = self._known.get(storage_of(x), (SampleShape(), 0))
+        return layout if _leads(x) and _span(x) == span else SampleShape()
 
-    def _of_copy(self, x: Tensor) -> Layout:
+    def _of_copy(self, x: Tensor) -> SampleShape:
         """Also of an image repeated over time without a copy, and of time and images swapped."""
         if _leads(x) or x.dim() < 2:
             return self._of(x)
-        images = Layout(images=self.whole.images)
+        images = SampleShape(images=self.whole.images)
         before = x[0] if x.stride(0) == 0 else x.transpose(0, 1)
         if _begins(x, self.whole) and self._of(before) == images:
             return self.whole
         return (
-            images if _begins(before, self.whole) and self._of(before) == self.whole else Layout()
+            images
+            if _begins(before, self.whole) and self._of(before) == self.whole
+            else SampleShape()
         )
 
-    def _of_reduction(self, x: Tensor, args: Sequence[Any]) -> Layout:
+    def _of_reduction(self, x: Tensor, args: Sequence[Any]) -> SampleShape:
         given = args[1] if len(args) > 1 else None
         if not isinstance(given, int | list | tuple):
-            return Layout()
+            return SampleShape()
         axes = {axis % x.dim() for axis in ([given] if isinstance(given, int) else given)}
         if 0 not in axes:
             return self._of(x)
         over_time = axes == {0} and self._of(x) == self.whole and _begins(x, self.whole)
-        return Layout(images=self.whole.images) if over_time else Layout()
+        return SampleShape(images=self.whole.images) if over_time else SampleShape()
 
 
-def _begins(x: Tensor, whole: Layout) -> bool:
+def _begins(x: Tensor, whole: SampleShape) -> bool:
     return x.dim() > 1 and tuple(x.shape[:2]) == whole
 
 

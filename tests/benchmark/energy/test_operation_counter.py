@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from spikebench.energy.counter import profile_operations
-from spikebench.energy.statistics import TensorStatistics
+from spikebench.energy.profile import profile_operations
+from spikebench.energy.tensor_statistics import TensorStatistics
 from tests.benchmark.energy.models import Call, MatMul, names, only_row, reals, spikes
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spikebench.energy.counting import Counting
+from spikebench.energy.operation_counter import OperationCounter
 from spikebench.energy.operations import Form, OperationReport
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -74,15 +74,15 @@ def profile_operations(
     steps = _time_steps(model) if time_steps is None else time_steps
     if steps < 1:
         raise ValueError(f"time_steps is {steps}; an image is seen for at least 1 time step")
-    counting = Counting(model, steps)
+    counter = OperationCounter(model, steps)
     total = 0
-    with evaluating(model), counting.hooks():
+    with evaluating(model), counter.hooks():
         for batch in batches:
             held = (images or count_images)(batch)
             if held == 0:
                 continue
             noted = None if images else batch
-            with torch.no_grad(), _plain_attention(), counting.pass_over_model(noted, held):
+            with torch.no_grad(), _plain_attention(), counter.pass_over_model(noted, held):
                 forward(model, batch)
             total += held
             if progress is not None:
@@ -93,10 +93,10 @@ def profile_operations(
         form=form,
         images=total,
         time_steps=steps,
-        rows=counting.rows(total),
-        neurons=counting.neurons(total),
-        uncounted=counting.uncounted(total),
-        synaptic_operations_std=counting.total.deviation,
+        rows=counter.rows(total),
+        neurons=counter.neurons(total),
+        uncounted=counter.uncounted(total),
+        synaptic_operations_std=counter.total.deviation,
     )
 
 

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from spikebench.energy.counter import profile_operations
 from spikebench.energy.estimators import energies, implied_rate, load_estimators
 from spikebench.energy.operations import OperationReport, OperationRow
-from spikebench.errors import UserError
+from spikebench.energy.profile import profile_operations
 from spikebench.images import sample_images
 from spikebench.inference.deploy import in_form
-from spikebench.papers import counting
-from spikebench.papers.counting import PAPER_ESTIMATOR, Counter, implied_rates, mean_rate
-from tests.benchmark.papers.rows import BUILD, row, small_classifier
+from spikebench.papers.implied_rates import PAPER_ESTIMATOR, implied_rates, mean_rate
+from spikebench.papers.operation_counts import RowCounter, RowCounts
+from tests.benchmark.papers.rows import row, small_classifier
 
 STEM_MACS = 16 * 16 * 4 * 3 * 7 * 7  # 16x16 positions, 4 filters, of 3 channels and 7x7
 
@@ -22,56 +21,12 @@ def operation(name: str, macs: float, rate: float, **keys) -> OperationRow:
     )
 
 
-class TestCounts:
-    def test_they_are_those_of_the_model_in_each_form(self, write_table):
-        table = write_table(row("a"))
-        counts = Counter(table)(table.rows[0], table.rows[0].build)
-        model = small_classifier()
-        assert counts.parameters == sum(weight.numel() for weight in model.parameters())
-        assert list(counts.reports) == ["as-coded", "dense", "paper"]
-        for form, report in counts.reports.items():
-            alone = profile_operations(in_form(model, form), sample_images(1, 32), form=form)
-            assert report.dense_macs == alone.dense_macs
-            assert report.form == form
-        macs = [report.dense_macs for report in counts.reports.values()]
-        assert macs[0] == macs[1] < macs[2]
-
-    def test_rows_that_share_a_build_are_counted_once(self, write_table, monkeypatch):
-        calls = []
-
-        def counted(*arguments, **keys):
-            calls.append(keys["form"])
-            return profile_operations(*arguments, **keys)
-
-        monkeypatch.setattr(counting, "profile_operations", counted)
-        rows = [row("a"), row("b", time_steps=4), row("c", image_size=48)]
-        table = write_table(*rows)
-        count = Counter(table)
-        a, b, c = (count(each, each.build) for each in table.rows)
-        assert a is b
-        assert calls == ["as-coded", "dense", "paper"] * 2
-        assert c.reports["as-coded"].dense_macs > a.reports["as-coded"].dense_macs
-
-    def test_a_fused_row_has_one_form(self, write_table):
-        fused = {"deploy": {"fuse_rep_conv": True, "fuse_sep_conv": True}}
-        table = write_table(row("a"), row("b", build={**BUILD, **fused}))
-        whole, alone = (Counter(table)(each, each.build) for each in table.rows)
-        assert list(alone.reports) == ["as-coded"]
-        assert alone.reports["as-coded"].dense_macs == whole.reports["paper"].dense_macs
-        assert alone.parameters > whole.parameters
-
-    def test_a_size_that_the_model_does_not_take_is_named(self, write_table):
-        table = write_table(row("a", image_size=30))
-        with pytest.raises(UserError, match="a: input of 30x30 pixels; both must be divisible"):
-            Counter(table)(table.rows[0], table.rows[0].build)
-
-
 class TestImpliedRates:
     @pytest.mark.parametrize("time_steps", [1, 4])
     def test_they_solve_the_papers_rule(self, write_table, time_steps: int):
         """E = 4.6 pJ x encoding + 0.9 pJ x T x rate x the rest."""
         table = write_table(row("a", time_steps=time_steps))
-        counts = Counter(table)(table.rows[0], table.rows[0].build)
+        counts = RowCounter(table)(table.rows[0], table.rows[0].build)
         rates = implied_rates(table.rows[0], counts)
         assert list(rates) == ["as-coded", "dense", "paper"]
         for form, rate in rates.items():
@@ -87,20 +42,21 @@ class TestImpliedRates:
             form: profile_operations(in_form(model, form), sample_images(1, 32), form=form)
             for form in ("as-coded", "dense", "paper")
         }
-        at_4 = implied_rates(table.rows[0], counting.Counts(0, 4, reports))
-        at_1 = implied_rates(table.rows[0], Counter(table)(table.rows[0], table.rows[0].build))
+        at_4 = implied_rates(table.rows[0], RowCounts(0, 4, reports))
+        at_1 = implied_rates(table.rows[0], RowCounter(table)(table.rows[0], table.rows[0].build))
         assert at_4 == pytest.approx(at_1)
 
     def test_there_are_none_without_a_reported_energy(self, write_table):
         table = write_table(row("a", seen={"top1": 1.0}))
         assert (
-            implied_rates(table.rows[0], Counter(table)(table.rows[0], table.rows[0].build)) == {}
+            implied_rates(table.rows[0], RowCounter(table)(table.rows[0], table.rows[0].build))
+            == {}
         )
 
     def test_a_model_without_neurons_is_named(self, write_table, caplog):
         table = write_table(row("a"))
         report = OperationReport(images=1, time_steps=1, rows=[operation("fc", 1, 1, encodes=True)])
-        counts = counting.Counts(0, 1, {"as-coded": report})
+        counts = RowCounts(0, 1, {"as-coded": report})
         assert implied_rates(table.rows[0], counts) == {}
         assert "a: no neuron was recognised" in caplog.text
 

@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 StorageKey = StorageWeakRef
 
 
-class Weights:
+class WeightTracker:
     """The storages of parameters, of buffers and of what is computed from these alone.
 
     Args:

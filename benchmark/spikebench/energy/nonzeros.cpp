@@ -45,7 +45,7 @@ void along_rows(const float* x, int64_t channels, int64_t width, int32_t* nonzer
 
 // x: samples of (channels, positions), or with `channels_last` of (positions, channels).
 // nonzeros: (samples, positions); by_sample: (samples); both are written. Returns the ones.
-extern "C" int64_t tally(const float* x, int64_t samples, int64_t channels, int64_t positions,
+extern "C" int64_t count_nonzeros(const float* x, int64_t samples, int64_t channels, int64_t positions,
                          int channels_last, int32_t* nonzeros, int64_t* by_sample, int threads) {
     const int64_t tiles = (positions + kTile - 1) / kTile;
     int64_t ones = 0;

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spikebench.energy.counter import profile_operations
+from spikebench.energy.profile import profile_operations
 from spikebench.neurons import LIF
 from tests.benchmark.energy.models import Call, reals, spikes
 

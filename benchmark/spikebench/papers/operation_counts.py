@@ -1,26 +1,21 @@
-"""Counting the operations of a row's model, and what its reported energy says of firing rates."""
+"""Counts the operations of the model that a row of a published table is about."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any, NamedTuple
 
-from spikebench.energy.counter import profile_operations, until_counted
-from spikebench.energy.estimators import implied_rate, load_estimators
 from spikebench.energy.operations import Form, OperationReport
+from spikebench.energy.profile import profile_operations, until_counted
 from spikebench.errors import UserError
 from spikebench.inference.deploy import in_form
 from spikebench.papers.building import Subject, build_subject, time_steps_of
 from spikebench.papers.reported import Build, PaperTable, TableRow, TaskBuild
 from spikebench.progress import Progress
 
-log = logging.getLogger("spikebench")
-
 FORMS: tuple[Form, ...] = ("as-coded", "dense", "paper")
-PAPER_ESTIMATOR = "paper-45nm"
 
 
-class Counts(NamedTuple):
+class RowCounts(NamedTuple):
     """What follows from architecture and image size alone.
 
     Attributes:
@@ -34,14 +29,14 @@ class Counts(NamedTuple):
     reports: dict[Form, OperationReport]
 
 
-class Counter:
+class RowCounter:
     """Counts rows of a table; those that share build, T and size are counted once."""
 
     def __init__(self, table: PaperTable) -> None:
         self.table = table
-        self._counts: dict[tuple[Any, ...], Counts] = {}
+        self._counts: dict[tuple[Any, ...], RowCounts] = {}
 
-    def __call__(self, row: TableRow, build: Build) -> Counts:
+    def __call__(self, row: TableRow, build: Build) -> RowCounts:
         """Parameters, and one image counted in each form.
 
         Dense multiply-accumulates of a time step do not depend on T, so classifiers are counted at
@@ -56,7 +51,7 @@ class Counter:
         if key not in self._counts:
             subject = build_subject(self.table, row, steps)
             parameters = sum(weight.numel() for weight in subject.model.parameters())
-            self._counts[key] = Counts(parameters, steps, count_forms(row, build, subject, 1))
+            self._counts[key] = RowCounts(parameters, steps, count_forms(row, build, subject, 1))
         return self._counts[key]
 
 
@@ -90,42 +85,3 @@ def count_forms(
             except ValueError as error:  # an image size that the model does not take
                 raise UserError(f"{row.id}: {error}") from error
     return reports
-
-
-def implied_rates(row: TableRow, counts: Counts) -> dict[Form, float]:
-    """The mean firing rate, in each form, that the reported energy of an SNN means at the row's T.
-
-    A still image is encoded once, whether or not a form runs the encoding T times.
-    """
-    energy = {**row.seen, **row.unverified}.get("energy_mj")
-    fused = row.build is not None and row.build.fused
-    if energy is None or fused or not row.spiking:
-        return {}
-    if all(one.encodes for one in counts.reports["as-coded"].rows):
-        log.warning("%s: no neuron was recognised in it, so its energy implies no rate", row.id)
-        return {}
-    estimator = load_estimators()[PAPER_ESTIMATOR]
-    times = time_steps_of(row) / counts.time_steps
-    encodings = {form: _encoding_mj(report) for form, report in counts.reports.items()}
-    once = min(encodings.values())
-    return {
-        form: implied_rate(report, float(energy) + encodings[form] - once, estimator) / times
-        for form, report in counts.reports.items()
-    }
-
-
-def mean_rate(report: OperationReport) -> float:
-    """Mean accumulations per multiply-accumulate behind the encoding, as `implied_rates` has them.
-
-    Of real-valued inputs, which are not accumulated, it is the share that is not zero.
-    """
-    rows = [row for row in report.rows if not row.encodes]
-    total = sum(row.dense_macs for row in rows)
-    each = (row.rate if row.accumulations is None else row.accumulations for row in rows)
-    return sum(rate * row.dense_macs for rate, row in zip(each, rows, strict=True)) / total
-
-
-def _encoding_mj(report: OperationReport) -> float:
-    """What the papers' rule charges for operations that read the image."""
-    macs = sum(row.dense_macs for row in report.rows if row.encodes) * report.time_steps
-    return macs * load_estimators()[PAPER_ESTIMATOR].constants["mac_pj"] * 1e-9

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from spikebench.native import load_kernels
 
-_SOURCE = Path(__file__).with_name("tallies.cpp")
+_SOURCE = Path(__file__).with_name("nonzeros.cpp")
 _EXACT_IN_FLOAT32 = 2**24
 _SMALL = 2**13  # values: a kernel gains nothing on fewer
 
 
-class Tally(NamedTuple):
+class NonzeroCounts(NamedTuple):
     """Counts of a tensor whose first axis is samples and whose second one is channels.
 
     Attributes:
@@ -32,7 +32,7 @@ class Tally(NamedTuple):
     ones: int
 
 
-def tally(x: Tensor) -> Tally:
+def count_nonzeros(x: Tensor) -> NonzeroCounts:
     """Count the values of `x`.
 
     Args:
@@ -46,12 +46,12 @@ def tally(x: Tensor) -> Tally:
     return _by_pytorch(x)
 
 
-def _by_kernel(library: ctypes.CDLL, x: Tensor, channels_last: bool) -> Tally:
+def _by_kernel(library: ctypes.CDLL, x: Tensor, channels_last: bool) -> NonzeroCounts:
     samples, channels = x.shape[:2]
     positions = x.shape[2] if x.dim() > 2 else 1
     by_position = torch.empty(samples, positions, dtype=torch.int32)
     by_sample = torch.empty(samples, dtype=torch.int64)
-    ones = library.tally(
+    ones = library.count_nonzeros(
         x.data_ptr(),
         samples,
         channels,
@@ -61,17 +61,17 @@ def _by_kernel(library: ctypes.CDLL, x: Tensor, channels_last: bool) -> Tally:
         by_sample.data_ptr(),
         torch.get_num_threads(),
     )
-    return Tally(by_sample.double(), by_position if x.dim() > 2 else None, ones)
+    return NonzeroCounts(by_sample.double(), by_position if x.dim() > 2 else None, ones)
 
 
-def _by_pytorch(x: Tensor) -> Tally:
+def _by_pytorch(x: Tensor) -> NonzeroCounts:
     samples = x if x.dim() > 0 else x.view(1)
     values = samples.bool()
     dims = tuple(range(1, values.dim()))
     if dims:
         exact = x.numel() // max(1, len(samples)) < _EXACT_IN_FLOAT32
         values = values.to(torch.float32 if exact else torch.float64).sum(dims)
-    return Tally(values.double(), None, int(torch.count_nonzero(samples == 1)))
+    return NonzeroCounts(values.double(), None, int(torch.count_nonzero(samples == 1)))
 
 
 @cache
@@ -79,12 +79,12 @@ def _kernels() -> ctypes.CDLL | None:
     library = load_kernels(_SOURCE, "counting takes PyTorch's own operations")
     if library is not None:
         number, pointer = ctypes.c_int64, ctypes.c_void_p
-        library.tally.argtypes = [
+        library.count_nonzeros.argtypes = [
             pointer,
             *[number] * 3,
             ctypes.c_int,
             *[pointer] * 2,
             ctypes.c_int,
         ]
-        library.tally.restype = number
+        library.count_nonzeros.restype = number
     return library

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from spikebench.energy.operations import OperationRow
-from spikebench.energy.statistics import Layout, TensorStatistics
-from spikebench.energy.streams import Operand, Pass, Spread, by_image
+from spikebench.energy.running_statistics import ForwardPass, Operand, RunningSpread, by_image
+from spikebench.energy.tensor_statistics import SampleShape, TensorStatistics
 
 
 @dataclass
-class Row:
+class RunningRow:
     """One operation of a module, streamed over a data set.
 
     Attributes:
@@ -36,11 +36,13 @@ class Row:
     unpadded: int = 0
     outputs: int = 0
     weights: int = 0
-    spreads: list[Spread] = field(default_factory=lambda: [Spread(), Spread(), Spread()])
+    spreads: list[RunningSpread] = field(
+        default_factory=lambda: [RunningSpread() for _ in range(3)]
+    )
     _exact: list[int] = field(default_factory=lambda: [0, 0, 0])
-    _calls: list[tuple[list[Tensor], Layout]] = field(default_factory=list)
+    _calls: list[tuple[list[Tensor], SampleShape]] = field(default_factory=list)
 
-    def add(self, meetings: Sequence[Tensor], layout: Layout) -> None:
+    def add(self, meetings: Sequence[Tensor], layout: SampleShape) -> None:
         """Add what met by sample: pairs, and pairs weighed by the first and the second operand."""
         three = [*meetings, *[meetings[0]] * (3 - len(meetings))]
         sums: dict[int, int] = {}  # where nothing is weighed, the three are one tensor
@@ -50,7 +52,7 @@ class Row:
             self._exact[number] += sums[id(met)]
         self._calls.append((three, layout))
 
-    def end_pass(self, about: Pass) -> list[float] | None:
+    def end_pass(self, about: ForwardPass) -> list[float] | None:
         """Close a pass; the exact operations of each image, or None where that is unknown."""
         calls, self._calls = self._calls, []
         for operand in self.operands:
@@ -79,7 +81,7 @@ class Row:
         return 1 + kinds.index("integer")
 
 
-def described(name: str, row: Row, images: int, steps: int) -> OperationRow:
+def described(name: str, row: RunningRow, images: int, steps: int) -> OperationRow:
     """A row as means per image and (dense MACs, inputs, outputs) time step."""
     first, *others = row.operands
     second = others[0] if others else None
