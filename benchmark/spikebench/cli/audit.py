@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
 from spikebench.cli import classifier_input
 from spikebench.cli.app import Options, app, given_options, terminal
+from spikebench.forms import FORMS
 
 
 @app.command(epilog="Example: spikebench audit meta_spikeformer_15m --time-steps 4")
@@ -33,7 +34,6 @@ def audit(
     counted; then the firing rates by layer and time step. Neurons are those of spikebench.neurons
     and modules that have a v_threshold.
     """
-    from spikebench.energy.operations import Form
     from spikebench.energy.profile import profile_operations
     from spikebench.environment import commit, device_name, package_versions
     from spikebench.files import sha256
@@ -48,7 +48,7 @@ def audit(
         found = classifier_input.counted_classifier(
             name, options, weights, time_steps, num_classes, image_size, images
         )
-        for form in get_args(Form):
+        for form in FORMS:
             with Progress(f"{name} {form}", count) as progress:
                 report = profile_operations(
                     in_form(found.model, form),

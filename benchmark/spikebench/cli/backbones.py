@@ -9,6 +9,7 @@ import typer
 
 from spikebench.cli.app import Options, app, built, given_options, new_table, terminal
 from spikebench.errors import UserError
+from spikebench.forms import DEPLOY_FORMS, describe_forms
 
 
 @app.command("list", epilog="Example: spikebench list backbones meta_spikeformer_15m")
@@ -98,9 +99,7 @@ def export(
         Path | None,
         typer.Option(help="Weights of the classifier, or of the backbone alone; random without."),
     ] = None,
-    form: Annotated[
-        str, typer.Option(help="dense: fastest on dense hardware; paper: all convolutions fused.")
-    ] = "dense",
+    form: Annotated[str, typer.Option(help=f"{describe_forms(DEPLOY_FORMS)}.")] = "dense",
     time_steps: Annotated[int, typer.Option(min=1, help="T.")] = 1,
     image_size: Annotated[int, typer.Option(min=1, help="Pixels each side.")] = 224,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spikebench.cli import classifier_input
 from spikebench.cli.app import Options, app, given_options, new_table, terminal
+from spikebench.forms import describe_forms, known_form
 
 if TYPE_CHECKING:
     from spikebench.energy.operations import OperationReport, OperationRow
@@ -24,12 +25,7 @@ def profile(
     num_classes: classifier_input.NumClasses = 1000,
     weights: classifier_input.Weights = None,
     set_: Options = None,
-    form: Annotated[
-        str,
-        typer.Option(
-            help="as-coded; dense: batch norms folded; paper: convolutions in a row fused as well."
-        ),
-    ] = "as-coded",
+    form: Annotated[str, typer.Option(help=f"{describe_forms()}.")] = "as-coded",
     overhead: Annotated[
         bool, typer.Option("--overhead", help="Time counting against a plain pass, and stop.")
     ] = False,
@@ -42,15 +38,12 @@ def profile(
     import torch
 
     from spikebench.energy.estimators import energies, load_estimators
-    from spikebench.energy.operations import Form
     from spikebench.energy.overhead import measure_overhead
     from spikebench.energy.profile import profile_operations
     from spikebench.inference.deploy import in_form
-    from spikebench.registry import unknown_name
 
     estimators = load_estimators()
-    if form not in get_args(Form):
-        raise unknown_name("form", form, get_args(Form))
+    counted_form = known_form(form)
     options = given_options(set_)
     with classifier_input.wrong_requests(name):
         found = classifier_input.counted_classifier(
@@ -60,7 +53,7 @@ def profile(
         if overhead:
             _print_overhead(measure_overhead(model, torch.cat(list(found.sample(count)))), count)
             return
-        report = profile_operations(model, found.sample(count), form=form)  # type: ignore[arg-type]
+        report = profile_operations(model, found.sample(count), form=counted_form)
     _print_rows(report)
     parameters = sum(weight.numel() for weight in model.parameters())
     print(f"weights: {found.about_weights}")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from spikebench.cli.app import app, terminal
+from spikebench.forms import describe_forms
 
 
 @app.command(epilog="Example: spikebench speed meta_spikeformer_15m --against spikingjelly")
@@ -41,8 +42,8 @@ def speed(
     form: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of the model in inference: as-coded (default), the deploy forms dense and "
-            "paper, or event (dense, and convolutions that skip zeros); may be repeated."
+            help=f"Of the model in inference: {describe_forms()}; event (dense, and convolutions "
+            "that skip zeros). Default as-coded; may be repeated."
         ),
     ] = None,
     grad_checkpointing: Annotated[

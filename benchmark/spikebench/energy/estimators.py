@@ -19,8 +19,9 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from spikebench.energy.operations import Form, NeuronRow, OperationReport, OperationRow
+from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow
 from spikebench.errors import UserError
+from spikebench.forms import Form
 from spikebench.registry import unknown_name
 from spikebench.strict_yaml import StrictLoader
 

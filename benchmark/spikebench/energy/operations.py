@@ -6,13 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from spikebench.forms import Form
+
 ValueKind = Literal["binary", "scaled", "integer", "real"]
 """What the non-zero inputs of an operation are: all 1; all one constant (it folds into the weight);
 whole numbers; anything."""
-
-Form = Literal["as-coded", "dense", "paper"]
-"""The form of a model that was counted: as coded; batch norms folded into convolutions; and linear
-convolutions in a row fused into one as well, which is what the papers' energies assume."""
 
 
 class _Counted(BaseModel):

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spikebench.energy.operation_counter import OperationCounter
-from spikebench.energy.operations import Form, OperationReport
+from spikebench.energy.operations import OperationReport
+from spikebench.forms import Form
 
 Forward = Callable[[nn.Module, Any], Any]
 

@@ -22,17 +22,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from spikebench.backbones.blocks import Downsample, SepConv
 from spikebench.backbones.layers import ConvNorm, RepConv, RepConvNorm
 from spikebench.errors import UserError
+from spikebench.forms import FORMS, known_form
 from spikebench.inference.tracing import is_plain, provable_pairs
-from spikebench.registry import unknown_name
 
 log = logging.getLogger("spikebench")
-
-DEPLOY_FORMS: dict[str, dict[str, bool]] = {
-    "dense": {"fold_norms": True, "fuse_rep_conv": False, "fuse_sep_conv": False},
-    "paper": {"fold_norms": True, "fuse_rep_conv": True, "fuse_sep_conv": True},
-}
-"""The arguments of `deploy` for what is fastest on dense hardware, where separable convolutions
-spare multiplications, and for what the paper's energy assumes: spikes meet every weight."""
 
 
 class DeployError(UserError, RuntimeError):
@@ -45,7 +38,7 @@ def deploy(
     fuse_rep_conv: bool = False,
     fuse_sep_conv: bool = False,
 ) -> nn.Module:
-    """Copy a model into a form for inference: `deploy(model, **DEPLOY_FORMS["paper"])`.
+    """Copy a model into a form for inference: see `in_form` for the named ones.
 
     Folding and fusing are exact: only rounding differs, by about 1e-7 of a layer's scale in
     float32. The stem of Meta-SpikeFormer meets a still image once and not T times.
@@ -97,17 +90,14 @@ def deploy(
 
 
 def in_form(model: nn.Module, form: str) -> nn.Module:
-    """The model itself "as-coded", or its deploy form "dense" or "paper".
+    """The model in one of the forms of `spikebench.forms`: itself as coded, else a deployed copy.
 
     Raises:
         UnknownNameError: there is no such form.
         DeployError: see `deploy`.
     """
-    if form == "as-coded":
-        return model
-    if form not in DEPLOY_FORMS:
-        raise unknown_name("form", form, ("as-coded", *DEPLOY_FORMS))
-    return deploy(model, **DEPLOY_FORMS[form])
+    arguments = FORMS[known_form(form)].deploy
+    return model if arguments is None else deploy(model, **arguments)
 
 
 def _train(model: nn.Module, mode: bool = True) -> nn.Module:

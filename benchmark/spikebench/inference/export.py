@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from spikebench.backbones.classifier import Classifier
 from spikebench.errors import UserError
 from spikebench.files import replacing
-from spikebench.inference.deploy import DEPLOY_FORMS, deploy
+from spikebench.forms import DEPLOY_FORMS, known_form
+from spikebench.inference.deploy import in_form
 from spikebench.neurons import use_backend
-from spikebench.registry import unknown_name
 
 _TOLERANCE = 1e-5
 _TRIALS = 4
@@ -52,7 +52,7 @@ def export_onnx(
             is.
         path: where to write; a file of that name is replaced when the new one is whole.
         input_shape: `(C, H, W)` of an image, or `(T, C, H, W)` of event frames.
-        form: a name in `DEPLOY_FORMS`.
+        form: a name in `spikebench.forms.DEPLOY_FORMS`.
 
     Returns:
         The path.
@@ -66,10 +66,9 @@ def export_onnx(
         >>> export_onnx(model, "model.onnx", (3, 224, 224), form="paper")  # doctest: +SKIP
     """
     onnx, *_ = map(_require, ("onnx", "onnxruntime", "onnxscript"))
-    if form not in DEPLOY_FORMS:
-        raise unknown_name("deploy form", form, DEPLOY_FORMS)
+    form = known_form(form, DEPLOY_FORMS)
     path = Path(path)
-    deployed = deploy(model, **DEPLOY_FORMS[form]).cpu().float()
+    deployed = in_form(model, form).cpu().float()
     if isinstance(deployed, Classifier):
         _show_maps(deployed)
     proto = _trace(deployed, input_shape)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from spikebench.energy.estimators import implied_rate, load_estimators
-from spikebench.energy.operations import Form, OperationReport
+from spikebench.energy.operations import OperationReport
+from spikebench.forms import Form
 from spikebench.papers.building import time_steps_of
 from spikebench.papers.operation_counts import RowCounts
 from spikebench.papers.reported import TableRow

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from spikebench.energy.operations import Form, OperationReport
+from spikebench.energy.operations import OperationReport
 from spikebench.energy.profile import profile_operations, until_counted
 from spikebench.errors import UserError
+from spikebench.forms import FORMS, Form
 from spikebench.inference.deploy import in_form
 from spikebench.papers.building import Subject, build_subject, time_steps_of
 from spikebench.papers.reported import Build, PaperTable, TableRow, TaskBuild
 from spikebench.progress import Progress
-
-FORMS: tuple[Form, ...] = ("as-coded", "dense", "paper")
 
 
 class RowCounts(NamedTuple):
@@ -71,7 +70,7 @@ def count_forms(
     """
     alone = build.fused or not row.spiking
     reports: dict[Form, OperationReport] = {}
-    for form in FORMS[:1] if alone else FORMS:
+    for form in ("as-coded",) if alone else FORMS:
         with Progress(f"{row.id}, {form}", count) as progress:
             try:
                 reports[form] = profile_operations(

@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from spikebench.energy.operations import Form
 from spikebench.files import write_atomically
+from spikebench.forms import Form
 from spikebench.results import Strict, read_as
 
 SCHEMA_VERSION: Literal[1] = 1

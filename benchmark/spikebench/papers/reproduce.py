@@ -13,9 +13,10 @@ from tempfile import TemporaryFile
 
 from spikebench.backbones import list_backbones
 from spikebench.energy.estimators import energies, load_estimators
-from spikebench.energy.operations import Form, OperationReport
+from spikebench.energy.operations import OperationReport
 from spikebench.environment import commit, device_name, package_versions
 from spikebench.errors import UserError
+from spikebench.forms import Form
 from spikebench.papers.building import (
     assign_weights,
     build_subject,

@@ -11,17 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from spikebench.energy.estimators import load_estimators
-from spikebench.energy.operations import Form
+from spikebench.forms import FORMS, Form
 from spikebench.papers.record import FigureSpec, Measured, ReproducedRow, Reproduction
 from spikebench.report.cells import UNVERIFIED, Cell, Marked
 from spikebench.report.columns import Column, significant
 from spikebench.report.tables import Row, Table
 
-FORMS: dict[Form, str] = {
-    "as-coded": "as coded",
-    "dense": "norms folded",
-    "paper": "re-param.",
-}
 ENERGY = "energy_mj"
 RATE = ".3f"
 NOT_HERE = "not here"
@@ -118,8 +113,8 @@ def _rates(path: Path, record: Reproduction, counted: list[ReproducedRow]) -> Ta
         Column("energy_mj_reported", "reported", _reported(ENERGY), group="energy (mJ)"),
         *_form_columns("dense_gmacs", "dense MACs per step (G)", significant),
         *(
-            Column(f"implied_rates_{form}", title, _implied(form), group="implied rate")
-            for form, title in FORMS.items()
+            Column(f"implied_rates_{form}", about.title, _implied(form), group="implied rate")
+            for form, about in FORMS.items()
         ),
         *_form_columns("measured_rates", "measured rate", lambda rate: RATE),
     ]
@@ -344,8 +339,8 @@ def _counted(kind: str, key: str, spec: Callable[[float], str]) -> Callable[[Rep
 
 def _form_columns(kind: str, group: str, spec: Callable[[float], str]) -> list[Column]:
     return [
-        Column(f"{kind}_{form}", title, _counted(kind, form, spec), group=group)
-        for form, title in FORMS.items()
+        Column(f"{kind}_{form}", about.title, _counted(kind, form, spec), group=group)
+        for form, about in FORMS.items()
     ]
 
 

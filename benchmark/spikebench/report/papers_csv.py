@@ -7,11 +7,10 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from spikebench.energy.operations import Form
+from spikebench.forms import FORMS, Form
 from spikebench.papers.record import FigureSpec, ReproducedRow, Reproduction
 from spikebench.report.papers import (
     ENERGY,
-    FORMS,
     details,
     difference,
     energy_is_verified,

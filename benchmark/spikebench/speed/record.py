@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from spikebench import forms
 from spikebench.files import write_atomically
 from spikebench.results import SPEED_RECORDS, MissingResultsError, Strict, read_as
 
@@ -21,7 +22,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Subject = Literal["model", "lif", "matmul"]
 Mode = Literal["inference", "train"]
 Precision = Literal["float32", "bfloat16"]
-Form = Literal["as-coded", "dense", "paper", "event"]
+Form = Literal[forms.Form, "event"]
 
 _SUBJECTS = {"model": "", "lif": "LIF ", "matmul": "matmul "}
 

@@ -147,10 +147,9 @@ def _model(contender: Contender, settings: Settings, folder: Path) -> Workload:
     if peer:
         spikingjelly.replace_neurons(model)
     if contender.form != "as-coded":
-        from spikebench.inference.deploy import DEPLOY_FORMS, deploy
+        from spikebench.inference.deploy import in_form
 
-        form = "dense" if contender.form == "event" else contender.form
-        model = deploy(model, **DEPLOY_FORMS[form])
+        model = in_form(model, "dense" if contender.form == "event" else contender.form)
     if contender.channels_last:
         model = model.to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)

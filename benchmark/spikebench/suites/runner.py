@@ -18,19 +18,17 @@ from typing import Any
 
 from spikebench import distributed
 from spikebench.energy.estimators import energies, energies_by_part, load_estimators
-from spikebench.energy.operations import Form, OperationReport
+from spikebench.energy.operations import OperationReport
 from spikebench.environment import commit, device_name, package_versions
 from spikebench.errors import UserError
 from spikebench.files import sha256
+from spikebench.forms import RECORDED_FORMS, Form
 from spikebench.progress import FILE_LOG, Progress
 from spikebench.results import Metric, Record, ResultStore
 from spikebench.suites.suite import PROFILE_IMAGES, plan, plan_evaluation, recorded_config
 from spikebench.task import Evaluation, Probe, Run, Task
 
 log = logging.getLogger("spikebench")
-
-RECORDED_FORMS: tuple[Form, ...] = ("as-coded", "paper")
-"""The forms of a model whose counts a record holds; an estimator may charge another as well."""
 
 
 @dataclass

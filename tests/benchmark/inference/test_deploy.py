@@ -15,7 +15,8 @@ from spikebench import build_backbone, build_classifier, profile_operations
 from spikebench.backbones import Classifier, to_time_first
 from spikebench.backbones.blocks import Downsample, SepConv
 from spikebench.backbones.layers import ConvNorm, RepConv, RepConvNorm, per_frame
-from spikebench.inference.deploy import DEPLOY_FORMS, DeployError, deploy
+from spikebench.forms import DEPLOY_FORMS
+from spikebench.inference.deploy import DeployError, deploy
 from spikebench.neurons import use_backend
 
 STEPS = ("fold_norms", "fuse_rep_conv", "fuse_sep_conv")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from spikebench import build_backbone, build_classifier, cli
+from spikebench.forms import DEPLOY_FORMS
 from spikebench.inference import export
-from spikebench.inference.deploy import DEPLOY_FORMS, deploy
+from spikebench.inference.deploy import deploy
 from spikebench.inference.export import ExportError, export_onnx
 from spikebench.neurons import use_backend
 from spikebench.registry import BACKBONES, UnknownNameError
