@@ -15,14 +15,14 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikebench"
 
 
-def data_root(given: Path | None = None) -> Path:
+def data_root(given: str | Path | None = None) -> Path:
     """Return the folder that holds one folder per data set.
 
     Args:
         given: what the user asked for; None takes $SPIKEBENCH_DATA, or `data` in the working
             directory.
     """
-    return given if given is not None else Path(os.environ.get("SPIKEBENCH_DATA") or "data")
+    return Path(given if given is not None else os.environ.get("SPIKEBENCH_DATA") or "data")
 
 
 @contextmanager

@@ -10,14 +10,19 @@ from spikebench.weights.loading import WeightsError, read_weights
 _NAME = re.compile(r"(?:epoch|iter)[_=](\d+)\.(?:ckpt|pth)")
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder (`epoch=N.ckpt`, `epoch_N.pth`, `iter_N.pth`), or None."""
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder (`epoch=N.ckpt`, `epoch_N.pth`, `iter_N.pth`), oldest first."""
     found = [
         (int(match[1]), path)
         for path in Path(folder).glob("*")
         if (match := _NAME.fullmatch(path.name))
     ]
-    return max(found)[1] if found else None
+    return [path for _, path in sorted(found)]
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in a folder, or None."""
+    return next(reversed(checkpoints(folder)), None)
 
 
 def resumable_checkpoint(folder: Path) -> Path | None:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from spikebench.suites.overrides import apply_override
 from spikebench.task import ConfigError
 
@@ -30,6 +28,8 @@ def load_config(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read a configuration, bases included; arguments and errors as in `load_config`."""
+    from mmengine.config import Config
+
     if not path.is_file():
         raise ConfigError(f"no such configuration: {path}")
     try:

@@ -13,7 +13,7 @@ from torch import nn
 from spikebench.registry import TASKS
 from spikebench.results import BackboneInfo, DatasetInfo
 from spikebench.suites.overrides import apply_override
-from spikebench.task import Evaluation, MetricSpec, Probe, Run, Task
+from spikebench.task import ConfigError, ConfigPath, Evaluation, MetricSpec, Probe, Run, Task
 
 collect_ignore = ["distributed_worker.py"]  # a script that reads what is beside it
 
@@ -21,7 +21,11 @@ collect_ignore = ["distributed_worker.py"]  # a script that reads what is beside
 class FakeTask(Task):
     """A task that takes no time; its configuration says what goes wrong."""
 
-    metrics = {"score": MetricSpec(), "latency": MetricSpec("ms", higher_is_better=False)}
+    metrics = {
+        "score": MetricSpec(),
+        "latency": MetricSpec(unit="ms", higher_is_better=False),
+    }
+    not_protocol = frozenset({"data_root", "devices"})
     calls: list[tuple[str, str, int]] = []
     raises: dict[str, BaseException] = {}
     evaluation: dict[str, float] = {"score": 2 / 3, "latency": 0.1, "loss": 1.0}
@@ -33,6 +37,24 @@ class FakeTask(Task):
         for override in overrides:
             apply_override(resolved, override, config.name)
         return {**resolved, "backbone": backbone, "arguments": dict(arguments)}
+
+    def initial_weights(self, config: Mapping[str, Any]) -> dict[ConfigPath, str]:
+        places: list[ConfigPath] = [
+            *([("start",)] if "start" in config else []),
+            *(("parts", index, "start") for index in range(len(config.get("parts", ())))),
+        ]
+        return {place: _at(config, place) for place in places}
+
+    def with_initial_weights(self, config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
+        return {**config, "start": str(weights)}
+
+    def backbone_of(self, config: Mapping[str, Any]) -> str:
+        if config.get("backbone") is None:
+            raise ConfigError("backbone is None; name one with --backbone")
+        return config["backbone"]
+
+    def checkpoints(self, folder: Path) -> list[Path]:
+        return sorted(folder.glob("epoch_*.pth"))
 
     def _called(self, phase: str, run: Run) -> None:
         type(self).calls.append((phase, run.backbone, run.seed))
@@ -58,6 +80,12 @@ class FakeTask(Task):
         backbone = BackboneInfo(name=run.backbone, arguments={}, time_steps=2, parameters=5)
         batches = (torch.ones(4, 3) for _ in range(100))
         return Probe(nn.Linear(3, 2), batches, lambda model, batch: model(batch), backbone)
+
+
+def _at(config: Any, place: ConfigPath) -> Any:
+    for step in place:
+        config = config[step]
+    return config
 
 
 @pytest.fixture

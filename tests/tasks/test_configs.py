@@ -23,6 +23,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
+from spikebench.files import data_root
 from spikebench.registry import UnknownNameError
 from spikebench.task import Run
 from spikebench_tasks.openmmlab.adapter import SpikingBackbone
@@ -165,7 +166,7 @@ class TestWhatItSays:
 
     def test_models_have_the_classes_of_the_data(self, path: Path, root: Path):
         _, config = resolved(path)
-        described = Config(located(config))
+        described = Config(located(config, data_root()))
         import_modules_from_strings(**described.custom_imports)
         classes = set()
         with DefaultScope.overwrite_default_scope(described.default_scope):
@@ -329,7 +330,7 @@ def test_real_images_load(
     _, config = resolved(path)
     (tmp_path / only_data(config, path)).symlink_to(shared / sample)
     monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path))
-    described = Config(located(config))
+    described = Config(located(config, data_root()))
     import_modules_from_strings(**described.custom_imports)
     for split, count in (("train", train), ("test", test)):
         if count is None:

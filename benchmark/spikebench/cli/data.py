@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +16,9 @@ from spikebench.cli.app import (
     task_of,
     terminal,
 )
+
+if TYPE_CHECKING:
+    from spikebench.task import Task
 
 _SHOWN = 20
 
@@ -31,7 +33,7 @@ def check_data(
     set_: ConfigOverrides = None,
     task: TaskName = None,
 ) -> None:
-    """Look through the data of a configuration, every file of them, before training on them.
+    """Check the data of a configuration, every file of it, before training on it.
 
     Errors name the file: images that are missing or do not decode, annotations and label maps that
     do not fit their image, the classes or the model. What is left out or has no effect is counted.
@@ -39,12 +41,12 @@ def check_data(
 
     Exits with 1 if there are errors.
     """
-    if data_root is not None:
-        os.environ["SPIKEBENCH_DATA"] = str(data_root)
     from spikebench.datacheck import first_errors
+    from spikebench.files import data_root as default_data_root
     from spikebench.registry import TASKS
 
-    checks = TASKS.get(task_of(task, config))().check_data(config, set_ or [])
+    found: Task = TASKS.get(task_of(task, config))()
+    checks = found.check_data(config, set_ or [], default_data_root(data_root))
     table = new_table("split", "data set", "images", "annotations", "classes", "skipped", "errors")
     for one in checks:
         counts = (f"{count:,}" for count in (one.images, one.annotations, one.classes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,8 +54,6 @@ def evaluate(
     Nothing is trained. Accuracies come with 95 % intervals, and for T > 1 also after each of the
     time steps of one pass. `spikebench report WORK_DIR/evaluate` makes tables of the records.
     """
-    if data_root is not None:
-        os.environ["SPIKEBENCH_DATA"] = str(data_root)
     from spikebench.suites import runner
 
     name = task_of(task, config)
@@ -70,6 +67,7 @@ def evaluate(
             backbone=backbone,
             overrides=[*(set_ or []), *([] if size is None else [f"data.image_size={size}"])],
             limit=limit,
+            data_root=data_root,
         )
         if size is not None:
             print(f"resolution {size}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -50,8 +49,6 @@ def reproduce(
     each form of the model, and an ANN is charged for its multiply-accumulates. Accuracy needs
     weights and the data set.
     """
-    if data_root is not None:
-        os.environ["SPIKEBENCH_DATA"] = str(data_root)
     from spikebench.papers.record import write_reproduction_record
     from spikebench.papers.reported import load_table
 
@@ -62,7 +59,12 @@ def reproduce(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what schedulers send
     try:
         record = reproducing.reproduce(
-            loaded, weights=weights or (), rows=rows or (), limit=limit, work_dir=out
+            loaded,
+            weights=weights or (),
+            rows=rows or (),
+            limit=limit,
+            work_dir=out,
+            data_root=data_root,
         )
     except KeyboardInterrupt:
         print("interrupted: nothing was recorded", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,19 +59,17 @@ def run(
 
     Exits with 1 if a run failed, 130 if interrupted.
     """
-    if data_root is not None:
-        os.environ["SPIKEBENCH_DATA"] = str(data_root)
     overrides = set_ or []
     from spikebench.distributed import launched
 
     with launched(launcher) as processes:
         if dry_run:
-            processes.on_main(lambda: _print_plan(suite, work_dir, overrides, limit))
+            processes.on_main(lambda: _print_plan(suite, work_dir, overrides, limit, data_root))
             return
         from spikebench.suites.runner import run_suite
 
         try:
-            outcome = run_suite(suite, work_dir, overrides, limit)
+            outcome = run_suite(suite, work_dir, overrides, limit, data_root)
         except KeyboardInterrupt:
             if processes.is_main:
                 line = "interrupted: finished records are whole; run again to go on"
@@ -98,11 +95,17 @@ def _print_outcome(outcome: Outcome) -> None:
     )
 
 
-def _print_plan(suite: Path, work_dir: Path, overrides: list[str], limit: int | None) -> None:
+def _print_plan(
+    suite: Path,
+    work_dir: Path,
+    overrides: list[str],
+    limit: int | None,
+    data_root: Path | None,
+) -> None:
     from spikebench.results import ResultStore
-    from spikebench.suites.suite import plan
+    from spikebench.suites.plan import plan
 
-    described, runs = plan(suite, work_dir, overrides, limit)
+    described, runs = plan(suite, work_dir, overrides, limit, data_root)
     store = ResultStore(work_dir / described.name)
     table = new_table("key", "task", "backbone", "protocol", "seed", "state")
     for one, _ in runs:

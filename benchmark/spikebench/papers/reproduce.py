@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from spikebench.energy.estimators import energies, load_estimators
 from spikebench.energy.operations import OperationReport
 from spikebench.environment import commit, device_name, package_versions
 from spikebench.errors import UserError
+from spikebench.files import data_root as default_data_root
 from spikebench.forms import Form
 from spikebench.papers.building import (
     assign_weights,
@@ -71,11 +71,6 @@ class Means:
     work_dir: Path = Path("work_dirs/reproduce")
 
 
-def data_root() -> Path:
-    """The folder that holds one folder a data set: $SPIKEBENCH_DATA, or `data` here."""
-    return Path(os.environ.get("SPIKEBENCH_DATA", "data"))
-
-
 def reproduce(
     table: PaperTable,
     *,
@@ -83,6 +78,7 @@ def reproduce(
     rows: Sequence[str] = (),
     limit: int | None = None,
     work_dir: Path = Path("work_dirs/reproduce"),
+    data_root: Path | None = None,
 ) -> Reproduction:
     """Measure what can be measured of a published table.
 
@@ -92,6 +88,8 @@ def reproduce(
         rows: ids or models of the rows to reproduce; all without.
         limit: use only so many images.
         work_dir: where the caller writes, and logs of scoring land.
+        data_root: the folder that holds one folder per data set; None takes $SPIKEBENCH_DATA, or
+            `data` in the working directory.
 
     Returns:
         The rows side by side with what was measured. A row that cannot be built or scored says
@@ -106,7 +104,9 @@ def reproduce(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     chosen = table.select(list(rows))
     load_estimators()  # what is wrong with them is said before, not after the work
-    means = Means(data_root(), assign_weights(table, chosen, weights), limit, work_dir)
+    means = Means(
+        default_data_root(data_root), assign_weights(table, chosen, weights), limit, work_dir
+    )
     work_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=work_dir):  # what cannot be written is said before, not after the work
         pass
@@ -268,6 +268,7 @@ class _Measuring:
             folder=folder,
             tensorboard=folder / "tensorboard",
             limit=self.means.limit,
+            data_root=self.means.data_root,
         ), task
 
 

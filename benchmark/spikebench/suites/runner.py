@@ -25,7 +25,8 @@ from spikebench.files import sha256
 from spikebench.forms import RECORDED_FORMS, Form
 from spikebench.progress import FILE_LOG, Progress
 from spikebench.results import Metric, Record, ResultStore
-from spikebench.suites.suite import PROFILE_IMAGES, plan, plan_evaluation, recorded_config
+from spikebench.suites.plan import plan, plan_evaluation, recorded_config
+from spikebench.suites.suite import PROFILE_IMAGES
 from spikebench.task import Evaluation, Probe, Run, Task
 
 log = logging.getLogger("spikebench")
@@ -46,7 +47,11 @@ class Outcome:
 
 
 def run_suite(
-    path: Path, work_dir: Path, overrides: Sequence[str] = (), limit: int | None = None
+    path: Path,
+    work_dir: Path,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    data_root: Path | None = None,
 ) -> Outcome:
     """Run a suite; a failing run is recorded as failed while the others go on.
 
@@ -57,14 +62,16 @@ def run_suite(
         path: the suite's YAML file.
         work_dir: runs land in `work_dir/<suite>/<key>`.
         overrides: see `spikebench.suites.suite.load_suite`.
-        limit: use only so many images of each split; the records are marked partial.
+        limit: use only this many images of each split; the records are marked partial.
+        data_root: the folder that holds one folder per data set; None takes $SPIKEBENCH_DATA, or
+            `data` in the working directory.
 
     Raises:
         UserError: the suite or an override is wrong, or `work_dir` cannot be written; or this
             process failed in a run while others did not, which cannot go on without it.
         KeyboardInterrupt: Ctrl-C or SIGTERM; finished records are whole, and running again resumes.
     """
-    suite, runs = plan(path, work_dir, overrides, limit)
+    suite, runs = plan(path, work_dir, overrides, limit, data_root)
     outcome = Outcome(work_dir / suite.name)
     load_estimators()  # one that is wrong is said before training, not after
     processes = distributed.current()
@@ -107,7 +114,7 @@ def evaluate(config: Path, weights: Path, work_dir: Path, **options: Any) -> tup
         config: a configuration of a task.
         weights: a checkpoint of this suite or published weights.
         work_dir: the record lands in `work_dir/evaluate/<key>`.
-        **options: see `spikebench.suites.suite.plan_evaluation`.
+        **options: see `spikebench.suites.plan.plan_evaluation`.
 
     Returns:
         Where the record lies, and the record.
@@ -155,7 +162,7 @@ def _recorded(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
-        about["config"] = recorded_config(run.config)
+        about["config"] = recorded_config(task, run.config)
         with _log_to(run.folder / "run.log" if processes.is_main else Path(os.devnull)):
             results = _results(run, task, profile_images, weights)
             return Record(status="finished", **about, **results)
@@ -185,7 +192,7 @@ def _results(
             "run its suite without torchrun or srun"
         )
     seconds: dict[str, float] = {}
-    resumed = any(run.folder.glob("*.pth")) or any(run.folder.glob("*.ckpt"))
+    resumed = bool(task.checkpoints(run.folder))
     with processes.group():
         if weights is None:
             with _timed(seconds, "train"):
@@ -247,7 +254,7 @@ def _of_all(views: int, energy: dict[str, float]) -> dict[str, float]:
 
 
 def _metrics(run: Run, task: Task, evaluation: Evaluation) -> dict[str, Metric]:
-    """What was scored, with unit and direction, less what is no metric of the task."""
+    """The task's metrics with unit and direction; other values are dropped."""
     specs = task.metrics
     if not specs.keys() & evaluation.metrics.keys():
         raise UserError(
@@ -255,7 +262,12 @@ def _metrics(run: Run, task: Task, evaluation: Evaluation) -> dict[str, Metric]:
             f"expected metrics of {run.task}: {', '.join(specs)}"
         )
     return {
-        name: Metric(value=value, interval=evaluation.intervals.get(name), **specs[name]._asdict())
+        name: Metric(
+            value=value,
+            unit=specs[name].unit,
+            higher_is_better=specs[name].higher_is_better,
+            interval=evaluation.intervals.get(name),
+        )
         for name, value in evaluation.metrics.items()
         if name in specs
     }

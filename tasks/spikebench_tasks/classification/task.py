@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spikebench.task import ConfigError, Evaluation, MetricSpec, Probe, Run, Task
+from spikebench.task import ConfigError, Evaluation, MetricSpec, Probe, Run
+from spikebench_tasks.base import BaseTask
 from spikebench_tasks.config import load_config
 
 
-class ClassificationTask(Task):
+class ClassificationTask(BaseTask):
     """Image classification with Lightning, imported when first needed."""
 
-    distributed = True
+    title = "Accuracy"
     metrics = {
-        "top1": MetricSpec(),
-        "top5": MetricSpec(),
-        "ece": MetricSpec(higher_is_better=False),
+        "top1": MetricSpec("top-1", proportion=True),
+        "top5": MetricSpec("top-5", proportion=True),
+        "ece": MetricSpec("calibration error", higher_is_better=False),
     }
 
     def resolve(
@@ -42,6 +43,12 @@ class ClassificationTask(Task):
         if "teacher" in model:
             model["teacher"] = None
         return {**config, "model": model}
+
+    def backbone_of(self, config: Mapping[str, Any]) -> str:
+        described = config["model"].get("backbone")
+        if not isinstance(described, str):
+            raise ConfigError(f"model.backbone is {described!r}; name one with --backbone")
+        return described
 
     def train(self, run: Run) -> Path:
         from spikebench_tasks.classification import loop

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmengine.registry import DATASETS
 
-from spikebench_tasks.datasets import data_root
+from spikebench.files import data_root
 from spikebench_tasks.datasets.digit_scenes import NAME, ensure_digit_scenes
 from spikebench_tasks.datasets.digits import CLASSES, Split
 
@@ -20,14 +21,15 @@ class DigitScenesDetection(CocoDataset):
 
     Args:
         split: "train" or "test".
+        root: the data root; None takes the default of `spikebench.files.data_root`.
         **options: those of `CocoDataset`, less where the files are.
     """
 
     METAINFO = {"name": NAME, "classes": CLASSES, "palette": None}
 
-    def __init__(self, split: Split, **options: Any) -> None:
+    def __init__(self, split: Split, root: str | Path | None = None, **options: Any) -> None:
         self.split = split
-        folder = ensure_digit_scenes(data_root())
+        folder = ensure_digit_scenes(data_root(root))
         annotations = str(folder / "annotations" / f"instances_{split}.json")
         super().__init__(
             ann_file=annotations,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from spikebench.task import ConfigError
 from spikebench_tasks.detection.matches import Matches
-from spikebench_tasks.detection.task import STATS
+from spikebench_tasks.detection.task import STATISTICS
 from spikebench_tasks.openmmlab.bootstrap import (
     RESAMPLES,
     Floats,
@@ -161,7 +161,7 @@ def evaluate(
 
 def average_precision(evaluation: COCOeval_faster) -> dict[str, float]:
     """map, map50, map75 and map by object size, less the sizes that no object has."""
-    values = zip(STATS, map(float, evaluation.stats[:6]), strict=True)
+    values = zip(STATISTICS, map(float, evaluation.stats[:6]), strict=True)
     return {stat: value for stat, value in values if value >= 0}
 
 
@@ -211,7 +211,7 @@ def summarized(precision: Floats, thresholds: Floats) -> dict[str, Floats]:
     at = {value: int(np.argmin(abs(thresholds - value))) for value in (0.5, 0.75)}
     chosen = [everything.mean(1), everything[:, at[0.5]], everything[:, at[0.75]]]
     chosen += [size.mean(1) for size in sizes]
-    return {name: mean_of_known(one) for name, one in zip(STATS, chosen, strict=True)}
+    return {name: mean_of_known(one) for name, one in zip(STATISTICS, chosen, strict=True)}
 
 
 def _prefixed(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,15 +6,16 @@ for them below the data root instead, and its record keeps the names as they wer
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mmengine.registry import DATASETS, Registry
 from mmengine.utils import import_modules_from_strings
 
 from spikebench.task import ConfigError, MissingDataError
-from spikebench_tasks.datasets import data_root
 from spikebench_tasks.datasets.published import missing, published_at
 
 SPLITS = ("train", "val", "test")
@@ -22,18 +23,25 @@ _BELOW = "data"
 _RELATIVE_TO_ROOT = {"ann_file", "data_prefix", "proposal_file"}
 
 
-def located(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy in which what data loaders and evaluators name below `data/` is below the data root.
+def located(config: Mapping[str, Any], data_root: Path) -> dict[str, Any]:
+    """A copy in which what data loaders and evaluators name below `data/` is below `data_root`.
 
     Any text there whose first component is `data` is such a name: `data_root`, an evaluator's
     `ann_file`, in wrapped data sets and in lists too. What MMEngine joins to a `data_root` stays.
+    A data set whose constructor takes a `root`, as those that make their own files, gets
+    `data_root` as it. Import what registers data sets first (`import_custom`).
     """
-    root = data_root().absolute()
+    root = data_root.absolute()
     named = {f"{split}_{part}" for split in SPLITS for part in ("dataloader", "evaluator")}
     named.add("tta_pipeline")
-    return {
+    moved = {
         key: _moved(value, root) if key in named else value for key, value in dict(config).items()
     }
+    for split in SPLITS:
+        for _, described in leaves((moved.get(f"{split}_dataloader") or {}).get("dataset") or ()):
+            if "root" in constructor_arguments(DATASETS, described.get("type")):
+                described.setdefault("root", str(root))
+    return moved
 
 
 def _moved(node: Any, root: Path) -> Any:
@@ -64,6 +72,14 @@ def import_custom(config: Mapping[str, Any]) -> None:
         import_modules_from_strings(**named)
     except ImportError as error:
         raise ConfigError(f"custom_imports={dict(named)}: {error}") from error
+
+
+def constructor_arguments(registry: Registry, kind: Any) -> Collection[str]:
+    """Names that the constructor of a registered class takes; none if there is no such class."""
+    if isinstance(kind, str):
+        with registry.switch_scope_and_registry(None) as scoped:
+            kind = scoped.get(kind)
+    return () if kind is None else inspect.signature(kind).parameters.keys()
 
 
 def leaves(described: Any, key: str = "dataset") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -98,12 +114,13 @@ def count_views(pipeline: Sequence[Mapping[str, Any]]) -> int:
     return math.prod(len(choices) for choices in pipeline[-1]["transforms"])
 
 
-def require_files(described: Mapping[str, Any], key: str) -> None:
+def require_files(described: Mapping[str, Any], key: str, data_root: Path) -> None:
     """Look whether the files and folders that a located data set names are there.
 
     Args:
         described: the data set, less wrappers.
         key: where it stands in the configuration.
+        data_root: the folder that holds one folder per data set.
 
     Raises:
         MissingDataError: one is not, or a folder is empty; it says where the data set comes from.
@@ -116,11 +133,11 @@ def require_files(described: Mapping[str, Any], key: str) -> None:
     if root and not given:
         given = {"data_root": ""}
     for name, path in given.items():
-        require(Path(root) / str(path), f"{key}.{name}")
+        require(Path(root) / str(path), f"{key}.{name}", data_root)
 
 
-def require(path: Path, key: str) -> None:
-    """Look whether a file, or a folder with something in it, is there.
+def require(path: Path, key: str, data_root: Path) -> None:
+    """Check that a file, or a folder with something in it, is there.
 
     Raises:
         MissingDataError: it is not.
@@ -128,7 +145,7 @@ def require(path: Path, key: str) -> None:
     found = missing(path)
     if found is None:
         return
-    source = published_at(path)
+    source = published_at(path, data_root)
     if source is not None:
         source.require(path)
     raise MissingDataError(

@@ -38,7 +38,7 @@ from spikebench_tasks.openmmlab.data import (
 from spikebench_tasks.openmmlab.pictures import PicturesHook
 from spikebench_tasks.openmmlab.precision import fit_precision
 from spikebench_tasks.openmmlab.resuming import ResumeIterationsHook, find_resumption, resume
-from spikebench_tasks.openmmlab.sketch import backbone_info
+from spikebench_tasks.openmmlab.sketch import backbone_info, images_of
 
 log = logging.getLogger("spikebench")
 
@@ -73,7 +73,7 @@ def train(run: Run) -> Path:
     )
     if found is not None:
         resume(config, found, run.seed, processes.rank)
-    with _runner(config) as runner, _ProgressHook(run.title) as progress:
+    with _runner(config, run.data_root) as runner, _ProgressHook(run.title) as progress:
         runner.register_hook(_MeanLossHook(), priority="HIGHEST")
         runner.register_hook(_StopAtNaN(run.folder), priority="VERY_HIGH")
         runner.register_hook(ResumeIterationsHook())
@@ -109,7 +109,7 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         dataset = DatasetInfo(
             name=name,
             split=split,
-            train_samples=_train_samples(_config(run)),
+            train_samples=_train_samples(_config(run), run.data_root),
             test_samples=len(scored),
         )
         intervals: dict[str, tuple[float, float]] = {}
@@ -128,13 +128,13 @@ def probe(run: Run, checkpoint: Path) -> Probe:
         if run.config.get("tta"):
             batches, views = _Views(batches), count_views(run.config["tta_pipeline"])
         info = backbone_info(model, run.config)
-        return Probe(model, batches, type(model).test_step, info, views)
+        return Probe(model, batches, type(model).test_step, info, views, images_of)
 
 
 def _config(run: Run) -> Config:
     """The run's configuration with what depends on the run and not on the protocol."""
-    config = Config(located(run.config))
-    import_custom(config)
+    import_custom(run.config)
+    config = Config(located(run.config, run.data_root))
     config.work_dir = str(run.folder)
     # MMEngine keeps one logger, scope and visualizer for each name in a process
     config.experiment_name = f"{run.key}-{uuid.uuid4().hex[:8]}"
@@ -174,18 +174,18 @@ def _distribute(config: Config) -> None:
     config.sync_bn = None
 
 
-def _train_samples(config: Config) -> int | None:
+def _train_samples(config: Config, data_root: Path) -> int | None:
     """Images to train on; None where the weights were trained elsewhere and none are here."""
     try:
         for key, described in leaves(config.train_dataloader.dataset):
-            require_files(described, key)
+            require_files(described, key, data_root)
     except MissingDataError:
         return None
     return len(DATASETS.build(config.train_dataloader.dataset))
 
 
 @contextlib.contextmanager
-def _runner(config: Config, augmented: Config | None = None) -> Iterator[Runner]:
+def _runner(config: Config, data_root: Path, augmented: Config | None = None) -> Iterator[Runner]:
     """A Runner that says what it has to say in `mmengine.log`, not on the screen.
 
     Its data are checked as `config` has them, whose keys people know.
@@ -198,7 +198,7 @@ def _runner(config: Config, augmented: Config | None = None) -> Iterator[Runner]
         DefaultScope.overwrite_default_scope(config.default_scope),
     ):
         with processes.main_first():  # some data are made when they are first looked at
-            require_sound_data(config.to_dict())
+            require_sound_data(config.to_dict(), data_root)
         runner = SafeRunner.from_cfg(augmented or config)
         try:
             yield runner
@@ -215,7 +215,8 @@ def _testing(run: Run, checkpoint: Path) -> Iterator[Runner]:
     config.pop("optim_wrapper")
     config.pop("param_scheduler", None)
     config.load_from = None  # MMEngine would load it over the checkpoint before it tests
-    with _runner(config, _augmented(config) if config.get("tta") else None) as runner:
+    augmented = _augmented(config) if config.get("tta") else None
+    with _runner(config, run.data_root, augmented) as runner:
         load_weights(bare(runner.model), checkpoint)
         yield runner
 

@@ -40,7 +40,13 @@ def sketch(config: Mapping[str, Any]) -> Probe:
     about = {"img_shape": shape, "ori_shape": shape, "pad_shape": shape, "scale_factor": (1.0, 1.0)}
     sample = getattr(structures, _SAMPLES[described.default_scope])(metainfo=about)
     batches = [{"inputs": [image], "data_samples": [sample]}]
-    return Probe(model.eval(), batches, _forward, backbone_info(model, config))
+    info = backbone_info(model, config)
+    return Probe(model.eval(), batches, _forward, info, images=images_of)
+
+
+def images_of(batch: Mapping[str, Any]) -> Any:
+    """The images of a batch as data loaders of MMEngine give it: one tensor for each."""
+    return batch["inputs"]
 
 
 def backbone_info(model: Any, config: Mapping[str, Any]) -> BackboneInfo:

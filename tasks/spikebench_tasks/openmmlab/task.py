@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spikebench.backbones import list_backbones
 from spikebench.datacheck import SplitCheck
-from spikebench.registry import unknown_name
-from spikebench.task import ConfigError, Evaluation, Probe, Run, Task
+from spikebench.registry import BACKBONES, unknown_name
+from spikebench.task import ConfigError, Evaluation, Probe, Run
+from spikebench_tasks.base import BaseTask
 from spikebench_tasks.config import overridden, read_config
 
 _RUNNER_KEYS = frozenset(
@@ -47,10 +47,8 @@ _RUNNER_KEYS = frozenset(
 testing is that of `tools/test.py --tta`."""
 
 
-class OpenMMLabTask(Task):
+class OpenMMLabTask(BaseTask):
     """Trains, scores and probes with MMEngine's Runner, imported when first needed."""
-
-    distributed = True
 
     def resolve(
         self,
@@ -65,7 +63,7 @@ class OpenMMLabTask(Task):
         model = resolved.get("model")
         described = model.get("backbone") if isinstance(model, dict) else None
         kind = described.get("type") if isinstance(described, dict) else described
-        registered = list_backbones()
+        registered = BACKBONES.names()
         if kind == "SpikingBackbone" and backbone is not None and backbone not in registered:
             raise unknown_name("backbone", backbone, registered)
         if not isinstance(described, dict) or kind is None:
@@ -82,6 +80,11 @@ class OpenMMLabTask(Task):
             described["name"] = backbone
         described["arguments"] = {**(described.get("arguments") or {}), **arguments}
         return resolved
+
+    def backbone_of(self, config: Mapping[str, Any]) -> str:
+        """The registered name in `model.backbone`, or the type of an ANN in lower case."""
+        described = config["model"]["backbone"]
+        return described.get("name") or str(described["type"]).lower()
 
     def train(self, run: Run) -> Path:
         from spikebench_tasks.openmmlab import loop
@@ -103,11 +106,13 @@ class OpenMMLabTask(Task):
 
         return sketch(config)
 
-    def check_data(self, config: Path, overrides: Sequence[str]) -> list[SplitCheck]:
+    def check_data(
+        self, config: Path, overrides: Sequence[str], data_root: Path
+    ) -> list[SplitCheck]:
         from spikebench_tasks.openmmlab.checks.data import check_data
 
         read = _without_helpers(read_config(config))
-        return check_data(overridden(read, overrides, config.name))
+        return check_data(overridden(read, overrides, config.name), data_root)
 
 
 def _settle_augmented_testing(config: dict[str, Any], overrides: Sequence[str], path: Path) -> None:

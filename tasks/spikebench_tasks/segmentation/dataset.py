@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DATASETS
 from mmseg.datasets import BaseSegDataset
 
-from spikebench_tasks.datasets import data_root
+from spikebench.files import data_root
 from spikebench_tasks.datasets.digit_scenes import NAME, ensure_digit_scenes
 from spikebench_tasks.datasets.digits import CLASSES, Split
 
@@ -18,6 +19,7 @@ class DigitScenesSegmentation(BaseSegDataset):
 
     Args:
         split: "train" or "test".
+        root: the data root; None takes the default of `spikebench.files.data_root`.
         **options: those of `BaseSegDataset`, less where the files are.
     """
 
@@ -27,9 +29,9 @@ class DigitScenesSegmentation(BaseSegDataset):
         "palette": [[23 * k % 256, 91 * k % 256, 157 * k % 256] for k in range(len(CLASSES) + 1)],
     }
 
-    def __init__(self, split: Split, **options: Any) -> None:
+    def __init__(self, split: Split, root: str | Path | None = None, **options: Any) -> None:
         self.split = split
-        folder = ensure_digit_scenes(data_root())
+        folder = ensure_digit_scenes(data_root(root))
         super().__init__(
             img_suffix=".png",
             seg_map_suffix=".png",

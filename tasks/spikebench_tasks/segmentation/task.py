@@ -7,4 +7,9 @@ from spikebench_tasks.openmmlab.task import OpenMMLabTask
 class SegmentationTask(OpenMMLabTask):
     """MMSegmentation segmentors, scored by mean IoU and accuracies over all pixels."""
 
-    metrics = {name: MetricSpec() for name in ("miou", "macc", "aacc")}
+    title = "Segmentation"
+    metrics = {
+        "miou": MetricSpec("mIoU"),
+        "macc": MetricSpec("mAcc"),
+        "aacc": MetricSpec("aAcc"),
+    }

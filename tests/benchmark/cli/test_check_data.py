@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +18,12 @@ class Checking(FakeTask):
     """A task whose data are what a test says."""
 
     checks: list[SplitCheck] = []
-    asked: list[tuple[Path, list[str], str]] = []
+    asked: list[tuple[Path, list[str], Path]] = []
 
-    def check_data(self, config: Path, overrides: Sequence[str]) -> list[SplitCheck]:
-        self.asked.append((config, list(overrides), os.environ["SPIKEBENCH_DATA"]))
+    def check_data(
+        self, config: Path, overrides: Sequence[str], data_root: Path
+    ) -> list[SplitCheck]:
+        self.asked.append((config, list(overrides), data_root))
         return self.checks
 
 
@@ -51,12 +52,12 @@ def test_what_was_found_is_a_table(monkeypatch: pytest.MonkeyPatch):
     assert lines[2] == "train toy 1,234 5,678 3 crowd annotations, ignored: 2 0"
     assert lines[3] == "test toy 9 8 3 - 0"
     assert len(lines) == 4
-    assert Checking.asked == [(Path("configs/checking/x.py"), [], "data")]
+    assert Checking.asked == [(Path("configs/checking/x.py"), [], Path("data"))]
 
 
 def test_options_are_handed_on():
     check("x.py", "--task", "checking", "--data-root", "/sets", "--set", "a=1", "--set", "+b=2")
-    assert Checking.asked == [(Path("x.py"), ["a=1", "+b=2"], "/sets")]
+    assert Checking.asked == [(Path("x.py"), ["a=1", "+b=2"], Path("/sets"))]
 
 
 def test_errors_are_listed_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch):

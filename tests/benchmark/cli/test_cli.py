@@ -428,14 +428,12 @@ class TestRun:
     def test_the_data_root_is_handed_on(
         self, spikebench, fake_task, write_suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        from spikebench_tasks.datasets import data_root
-
         roots = []
         original = fake_task.train
         monkeypatch.setattr(
             fake_task,
             "train",
-            lambda self, run: roots.append(data_root()) or original(self, run),
+            lambda self, run: roots.append(run.data_root) or original(self, run),
             raising=False,
         )
         root = tmp_path / "data"

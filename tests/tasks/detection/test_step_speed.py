@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch.profiler import ProfilerActivity, profile
 
+from spikebench.files import data_root
 from spikebench_tasks.detection import registered
 from spikebench_tasks.openmmlab.data import located
 from tests.tasks.small import CONFIGS, resolved
@@ -39,7 +40,7 @@ def test_most_of_a_step_is_in_convolutions_and_the_loader_keeps_up(samples: Path
     """512x512, batch 2, T = 1: 60 % of the step; images of the loader a second, 1.5 of the step."""
     assert registered
     _, plain = resolved(CONFIGS / "detection" / "mask_rcnn_15m_t1_coco.py", *OF_512)
-    config = Config(located(plain))
+    config = Config(located(plain, data_root()))
     with DefaultScope.overwrite_default_scope(config.default_scope):
         loader = Runner.build_dataloader(config.train_dataloader, seed=0)
         batches, start, loaded = [], 0.0, 0

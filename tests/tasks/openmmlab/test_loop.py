@@ -339,9 +339,8 @@ def test_a_stock_checkpoint_hook_becomes_ours(new_run):
         assert found.interval == (3 if hooks else 1)
 
 
-def test_data_are_looked_for_below_the_data_root(new_run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("SPIKEBENCH_DATA", "/sets")
-    run = new_run("detection", 1)
+def test_data_are_looked_for_below_the_data_root(new_run):
+    run = dataclasses.replace(new_run("detection", 1), data_root=Path("/sets"))
     run.config["train_dataloader"]["dataset"]["data_root"] = "data/mine"
     assert loop._config(run).train_dataloader.dataset.data_root == "/sets/mine"
     assert run.config["train_dataloader"]["dataset"]["data_root"] == "data/mine"
@@ -350,7 +349,8 @@ def test_data_are_looked_for_below_the_data_root(new_run, monkeypatch: pytest.Mo
 def test_the_seed_decides_the_weights(new_run):
     weights = []
     for seed in (0, 0, 1):
-        with loop._runner(loop._config(new_run("segmentation", 1, seed))) as runner:
+        run = new_run("segmentation", 1, seed)
+        with loop._runner(loop._config(run), run.data_root) as runner:
             weights.append(runner.model.decode_head.conv_seg.weight.detach().clone())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

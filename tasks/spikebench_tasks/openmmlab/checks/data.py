@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DefaultScope
@@ -20,12 +21,15 @@ log = logging.getLogger("spikebench")
 _OTHER_CLASSES = {"backbone", "rpn_head", "semantic_head"}  # parts that count something else
 
 
-def check_data(config: Mapping[str, Any], cached: bool = False) -> list[SplitCheck]:
-    """Look through the data that a configuration trains and tests on.
+def check_data(
+    config: Mapping[str, Any], data_root: Path, cached: bool = False
+) -> list[SplitCheck]:
+    """Check the data that a configuration trains and tests on.
 
     Args:
-        config: an MMDetection or MMSegmentation configuration; the validation split is looked at
-            where it is not the test split.
+        config: an MMDetection or MMSegmentation configuration; the validation split is checked
+            unless it is the test split.
+        data_root: the folder that holds one folder per data set.
         cached: whether data sets that passed, and whose files have not changed since, pass again
             without being read.
 
@@ -36,20 +40,20 @@ def check_data(config: Mapping[str, Any], cached: bool = False) -> list[SplitChe
     Raises:
         ConfigError: `custom_imports` names what cannot be imported, or a loader has no data set.
     """
-    config = located(config)
     import_custom(config)
+    config = located(config, data_root)
     with DefaultScope.overwrite_default_scope(config.get("default_scope") or "mmengine"):
-        return [check_dataset(one, cached) for one in _data_sets(config)]
+        return [check_dataset(one, cached) for one in _data_sets(config, data_root)]
 
 
-def require_sound_data(config: Mapping[str, Any]) -> None:
-    """Look through the data of a run before anything is built; log what is left out of them.
+def require_sound_data(config: Mapping[str, Any], data_root: Path) -> None:
+    """Check the data of a run before anything is built; log what is left out of them.
 
     Raises:
         MissingDataError: data are not there.
         DatasetError: something is wrong with them; the line is that of the first error.
     """
-    checks = check_data(config, cached=True)
+    checks = check_data(config, data_root, cached=True)
     for one in checks:
         if one.missing:
             raise MissingDataError(one.errors[0])
@@ -62,7 +66,7 @@ def require_sound_data(config: Mapping[str, Any]) -> None:
             log.info(f"{one.split} data: {one.skipped}")
 
 
-def _data_sets(config: Mapping[str, Any]) -> Iterator[DataSet]:
+def _data_sets(config: Mapping[str, Any], data_root: Path) -> Iterator[DataSet]:
     heads = dict(_heads(config.get("model") or {}))
     for split in SPLITS:
         loader = config.get(f"{split}_dataloader")
@@ -76,7 +80,7 @@ def _data_sets(config: Mapping[str, Any]) -> Iterator[DataSet]:
         found = list(leaves(loader["dataset"], f"{split}_dataloader.dataset"))
         for index, (place, described) in enumerate(found):
             name = split if len(found) == 1 else f"{split} {index + 1}"
-            yield DataSet(name, place, described, split == "train", heads, evaluators)
+            yield DataSet(name, place, described, split == "train", heads, evaluators, data_root)
 
 
 def _numbered(items: Any, key: str) -> Iterator[tuple[str, Any]]:

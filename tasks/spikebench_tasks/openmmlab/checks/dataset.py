@@ -32,6 +32,7 @@ class DataSet(NamedTuple):
         trained: whether it is trained on; else it is scored.
         heads: how many classes each head has, by the place where the configuration says so.
         evaluators: what scores it, by place.
+        data_root: the folder that holds one folder per data set.
     """
 
     split: str
@@ -40,6 +41,7 @@ class DataSet(NamedTuple):
     trained: bool
     heads: Mapping[str, int]
     evaluators: Mapping[str, Mapping[str, Any]]
+    data_root: Path
 
 
 def check_dataset(given: DataSet, cached: bool) -> SplitCheck:
@@ -60,9 +62,9 @@ def check_dataset(given: DataSet, cached: bool) -> SplitCheck:
         check.skips[f"data set of {given.described['type']}, no data set of MMEngine's"] = 1
         return check
     try:
-        require_files(given.described, given.key)
+        require_files(given.described, given.key, given.data_root)
         for place, path in _scored_files(given):
-            require(path, place)
+            require(path, place, given.data_root)
         dataset = DATASETS.build({**given.described, "pipeline": [], "lazy_init": True})
     except UserError as error:
         check.missing = isinstance(error, MissingDataError)
@@ -266,7 +268,8 @@ def _chosen(listed: list[Listed], indices: int | Sequence[int] | None) -> list[L
 def _what_matters(given: DataSet) -> dict[str, Any]:
     """What of the configuration decides what is found."""
     described = {key: value for key, value in given.described.items() if key != "pipeline"}
-    return {**given._asdict(), "described": described, "steps": _loaders(given)}
+    kept = {key: value for key, value in given._asdict().items() if key != "data_root"}
+    return {**kept, "described": described, "steps": _loaders(given)}
 
 
 def _said(error: BaseException) -> str:

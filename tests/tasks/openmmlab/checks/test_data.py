@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,25 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from spikebench.datacheck import SplitCheck
+from spikebench.files import data_root
 from spikebench.task import ConfigError, MissingDataError
 from spikebench_tasks.config import load_config
 from spikebench_tasks.datasets import DatasetError
+from spikebench_tasks.openmmlab.checks import data as checks
 from spikebench_tasks.openmmlab.checks import dataset as check_dataset
-from spikebench_tasks.openmmlab.checks.data import check_data, require_sound_data
 from spikebench_tasks.openmmlab.data import located
 from tests.tasks.openmmlab import trees
 
 CONFIGS = Path(__file__).parents[4] / "configs"
+
+
+def check_data(config: Mapping[str, Any], cached: bool = False) -> list[SplitCheck]:
+    return checks.check_data(config, data_root(), cached)
+
+
+def require_sound_data(config: Mapping[str, Any]) -> None:
+    checks.require_sound_data(config, data_root())
+
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -638,7 +648,7 @@ class TestSamples:
 
     def test_they_load_through_the_stock_data_sets(self, shared: Path, name: str):
         """Everything that was counted is there after the pipeline, masks in particular."""
-        config = located(self.config(name))
+        config = located(self.config(name), data_root())
         scope = config["default_scope"]
         with DefaultScope.overwrite_default_scope(scope):
             for check in check_data(config):

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from spikebench_tasks.openmmlab.checks.data import check_data, require_sound_data
+from spikebench.datacheck import SplitCheck
+from spikebench.files import data_root
+from spikebench_tasks.openmmlab.checks import data as checks
 from spikebench_tasks.openmmlab.checks.instances import check_instances
 from tests.tasks.openmmlab.trees import picture
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def check_data(config: Mapping[str, Any], cached: bool = False) -> list[SplitCheck]:
+    return checks.check_data(config, data_root(), cached)
+
+
+def require_sound_data(config: Mapping[str, Any]) -> None:
+    checks.require_sound_data(config, data_root())
+
 
 SOUND = ("cat", (1, 1, 20, 30))
 
