@@ -1,35 +1,52 @@
-"""Images to count operations on: those of a folder, or two photographs of scikit-learn."""
+"""ImageNet images as classifiers take them, and images to count operations on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from spikebench.errors import UserError
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-MEAN = (0.485, 0.456, 0.406)
-DEVIATION = (0.229, 0.224, 0.225)
-"""Of ImageNet, as fractions of full brightness."""
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-_KEPT = 0.875  # the share of the shorter side that the centre crop keeps
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+
+
+def imagenet_transform(size: int, crop_pct: float = 0.875) -> Callable[[Image], Tensor]:
+    """Return the preprocessing of ImageNet test images: timm's.
+
+    The shorter side is resized to `size / crop_pct` with bicubic interpolation (256 for 224), the
+    centre is cropped, and pixels are normalised by ImageNet's mean and standard deviation.
+
+    Args:
+        size: pixels per side of the result.
+        crop_pct: the share of the shorter side that the crop keeps.
+
+    Returns:
+        A function of an RGB image that returns a float tensor `(3, size, size)`.
+    """
+    from timm.data import create_transform
+
+    return create_transform(size, interpolation="bicubic", crop_pct=crop_pct)
 
 
 def sample_images(
     count: int, size: int, channels: int = 3, folder: Path | None = None
 ) -> Iterator[Tensor]:
-    """Images as classifiers take them: cut to a square and normalised as those of ImageNet.
+    """Images preprocessed like those of ImageNet, or random events.
 
     Args:
-        count: how many; fewer where the folder holds fewer.
-        size: pixels each side.
-        channels: of the input; other than 3 there are no photographs of, but events at random.
-        folder: images below it are taken in the order of their paths, their centres cut out;
-            without one, squares are cut out of two photographs at random, always the same.
+        count: how many; fewer if the folder holds fewer.
+        size: pixels per side.
+        channels: of the input. With a number other than 3 there are random events, not photographs.
+        folder: takes images below it in the order of their paths. Without one, random squares are
+            cut out of scikit-learn's two photographs, always the same ones.
 
     Yields:
         Batches of one, `(1, channels, size, size)`.
@@ -39,18 +56,15 @@ def sample_images(
             asked of it.
     """
     generator = torch.Generator().manual_seed(0)
-    if folder is not None:
-        if channels != 3:
-            raise UserError(f"images of {folder} have 3 channels; the model takes {channels}")
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise UserError(f"no image in {folder}; expected {', '.join(SUFFIXES)} below it")
-        yield from (_centre(path, size) for path in paths[:count])
-    elif channels != 3:
+    if folder is not None and channels != 3:
+        raise UserError(f"images of {folder} have 3 channels; the model takes {channels}")
+    if channels != 3:
         for _ in range(count):
             yield (torch.rand(1, channels, size, size, generator=generator) < 0.1).float()
-    else:
-        yield from _crops(count, size, generator)
+        return
+    transform = imagenet_transform(size, **({} if folder else {"crop_pct": 1.0}))
+    for image in islice(_squares(generator) if folder is None else _read(folder), count):
+        yield transform(image).unsqueeze(0)
 
 
 def about_images(channels: int = 3, folder: Path | None = None) -> str:
@@ -60,43 +74,32 @@ def about_images(channels: int = 3, folder: Path | None = None) -> str:
     return "squares cut out of two photographs" if channels == 3 else "events at random"
 
 
-def _crops(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _squares(generator: torch.Generator) -> Iterator[Image]:
+    """Squares of at least half the shorter side, at random places."""
+    from PIL import Image
     from sklearn.datasets import load_sample_images
 
-    photographs = [_tensor(image) for image in load_sample_images().images]
-    for number in range(count):
-        image = photographs[number % len(photographs)]
-        height, width = image.shape[-2:]
-        side = int(min(height, width) * (0.5 + 0.5 * torch.rand((), generator=generator)))
-        top, left = (
-            int(torch.randint(extent - side + 1, (), generator=generator))
-            for extent in (height, width)
-        )
-        yield _resized(image[..., top : top + side, left : left + side], size)
+    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    while True:
+        for image in photographs:
+            share = 0.5 + 0.5 * torch.rand((), generator=generator).item()
+            side = int(min(image.size) * share)
+            top, left = (
+                int(torch.randint(extent - side + 1, (), generator=generator))
+                for extent in (image.height, image.width)
+            )
+            yield image.crop((left, top, left + side, top + side))
 
 
-def _centre(path: Path, size: int) -> Tensor:
+def _read(folder: Path) -> Iterator[Image]:
     from PIL import Image
 
-    try:
-        with Image.open(path) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
-    image = _tensor(pixels)
-    height, width = image.shape[-2:]
-    side = max(1, round(_KEPT * min(height, width)))
-    top, left = (height - side) // 2, (width - side) // 2
-    return _resized(image[..., top : top + side, left : left + side], size)
-
-
-def _tensor(pixels: np.ndarray) -> Tensor:
-    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0) / 255
-    mean, deviation = (torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, DEVIATION))
-    return (image - mean) / deviation
-
-
-def _resized(image: Tensor, size: int) -> Tensor:
-    return torch.nn.functional.interpolate(
-        image, (size, size), mode="bicubic", antialias=True, align_corners=False
-    )
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise UserError(f"no image in {folder}; expected {', '.join(SUFFIXES)} below it")
+    for path in paths:
+        try:
+            with Image.open(path) as opened:
+                yield opened.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"{path} cannot be read as an image: {error}") from error

@@ -21,7 +21,7 @@ from spikebench.weights.loading import WeightsError, load_weights, read_weights
 State = Mapping[str, Any]
 
 
-class Subject(NamedTuple):
+class CountedModel(NamedTuple):
     """A model, and what its operations are counted on.
 
     Attributes:
@@ -38,13 +38,13 @@ class Subject(NamedTuple):
     time_steps: int
 
 
-def build_subject(
+def build_model(
     table: PaperTable,
     row: TableRow,
     time_steps: int,
     state: State | None = None,
     folder: Path | None = None,
-) -> Subject:
+) -> CountedModel:
     """The model of a row.
 
     Args:
@@ -73,7 +73,7 @@ def build_subject(
         model = _classifier(build, time_steps, state)
         channels = build.arguments.get("in_channels") or input_channels(build.backbone)
     size = row.image_size or table.image_size
-    return Subject(
+    return CountedModel(
         model,
         None,
         lambda count: sample_images(count, size, channels, folder),
@@ -82,7 +82,7 @@ def build_subject(
     )
 
 
-def probed(row: TableRow, probe: Probe, images: str) -> Subject:
+def probed(row: TableRow, probe: Probe, images: str) -> CountedModel:
     """The model of a task.
 
     Raises:
@@ -94,7 +94,7 @@ def probed(row: TableRow, probe: Probe, images: str) -> Subject:
             f"the configuration builds T = {steps}, but row {row.id} has T = {row.time_steps}; "
             "let an override of the build set it to {time_steps}"
         )
-    return Subject(probe.model, probe.forward, lambda _: probe.batches, images, steps)
+    return CountedModel(probe.model, probe.forward, lambda _: probe.batches, images, steps)
 
 
 def resolve(table: PaperTable, row: TableRow, build: TaskBuild) -> tuple[Task, dict[str, Any]]:
@@ -208,7 +208,7 @@ def _fits_none(table: PaperTable, path: Path, errors: Sequence[WeightsError]) ->
 def _load(table: PaperTable, row: TableRow, path: Path, state: State) -> None:
     """Load weights into the model of a row, to see whether they fit."""
     try:
-        build_subject(table, row, time_steps_of(row), state)
+        build_model(table, row, time_steps_of(row), state)
     except WeightsError as error:
         text = str(error).removeprefix("the given weights do not fit ")
         raise WeightsError(f"{path} does not fit row {row.id}, {text}") from None

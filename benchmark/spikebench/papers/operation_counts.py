@@ -9,7 +9,7 @@ from spikebench.energy.profile import profile_operations, until_counted
 from spikebench.errors import UserError
 from spikebench.forms import FORMS, Form
 from spikebench.inference.deploy import in_form
-from spikebench.papers.building import Subject, build_subject, time_steps_of
+from spikebench.papers.building import CountedModel, build_model, time_steps_of
 from spikebench.papers.reported import Build, PaperTable, TableRow, TaskBuild
 from spikebench.progress import Progress
 
@@ -48,21 +48,21 @@ class RowCounter:
         steps = time_steps_of(row) if isinstance(build, TaskBuild) else 1
         key = (build.model_dump_json(), steps, row.image_size)
         if key not in self._counts:
-            subject = build_subject(self.table, row, steps)
-            parameters = sum(weight.numel() for weight in subject.model.parameters())
-            self._counts[key] = RowCounts(parameters, steps, count_forms(row, build, subject, 1))
+            counted = build_model(self.table, row, steps)
+            parameters = sum(weight.numel() for weight in counted.model.parameters())
+            self._counts[key] = RowCounts(parameters, steps, count_forms(row, build, counted, 1))
         return self._counts[key]
 
 
 def count_forms(
-    row: TableRow, build: Build, subject: Subject, count: int
+    row: TableRow, build: Build, counted: CountedModel, count: int
 ) -> dict[Form, OperationReport]:
     """The operations of a model in each form of it.
 
     Args:
         row: whose model it is.
         build: of the row.
-        subject: the model.
+        counted: the model.
         count: how many images.
 
     Raises:
@@ -74,10 +74,10 @@ def count_forms(
         with Progress(f"{row.id}, {form}", count) as progress:
             try:
                 reports[form] = profile_operations(
-                    in_form(subject.model, form),
-                    until_counted(subject.batches(count), count),
-                    forward=subject.forward,
-                    time_steps=subject.time_steps,
+                    in_form(counted.model, form),
+                    until_counted(counted.batches(count), count),
+                    forward=counted.forward,
+                    time_steps=counted.time_steps,
                     form=form,
                     progress=progress.update,
                 )

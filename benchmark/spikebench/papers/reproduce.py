@@ -19,7 +19,7 @@ from spikebench.files import data_root as default_data_root
 from spikebench.forms import Form
 from spikebench.papers.building import (
     assign_weights,
-    build_subject,
+    build_model,
     probed,
     resolve,
     time_steps_of,
@@ -55,7 +55,7 @@ ALWAYS = {
 
 
 @dataclass(frozen=True)
-class Means:
+class Resources:
     """What there is to measure with.
 
     Attributes:
@@ -104,13 +104,13 @@ def reproduce(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     chosen = table.select(list(rows))
     load_estimators()  # what is wrong with them is said before, not after the work
-    means = Means(
+    resources = Resources(
         default_data_root(data_root), assign_weights(table, chosen, weights), limit, work_dir
     )
     work_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=work_dir):  # what cannot be written is said before, not after the work
         pass
-    measuring = _Measuring(table, means)
+    measuring = _Measuring(table, resources)
     reproduced = []
     for number, row in enumerate(chosen, 1):
         log.info("[%d/%d] %s", number, len(chosen), row.id)
@@ -132,9 +132,9 @@ def reproduce(
 class _Measuring:
     """Measures rows; those that share a build share its count."""
 
-    def __init__(self, table: PaperTable, means: Means) -> None:
+    def __init__(self, table: PaperTable, resources: Resources) -> None:
         self.table = table
-        self.means = means
+        self.resources = resources
         self.images: list[str] = []
         self._count = RowCounter(table)
 
@@ -183,7 +183,7 @@ class _Measuring:
             return _found(energy_mj[ANN_ESTIMATOR], how), energy_mj, {}
         if build.fused:
             return _not_here("the row is about a form of the model, not its energy"), {}, {}
-        weights = self.means.weights.get(row.id)
+        weights = self.resources.weights.get(row.id)
         if weights is None:
             return _not_here("no weights were given"), {}, {}
         try:
@@ -198,16 +198,16 @@ class _Measuring:
     def _reports_with_weights(
         self, row: TableRow, build: Build, weights: Path
     ) -> tuple[dict[Form, OperationReport], str]:
-        count = self.means.limit or COUNTED_IMAGES
+        count = self.resources.limit or COUNTED_IMAGES
         folder = self._data()
         if isinstance(build, TaskBuild) and folder is not None:
             run, task = self._run(row, build)
-            subject = probed(row, task.probe(run, weights), f"images of {folder}")
+            counted = probed(row, task.probe(run, weights), f"images of {folder}")
         else:
             state = read_weights(weights)
-            subject = build_subject(self.table, row, time_steps_of(row), state, folder)
-        reports = count_forms(row, build, subject, count)
-        images = _numbered(reports["as-coded"].images, subject.images)
+            counted = build_model(self.table, row, time_steps_of(row), state, folder)
+        reports = count_forms(row, build, counted, count)
+        images = _numbered(reports["as-coded"].images, counted.images)
         return reports, images if folder or not self.table.data else f"{images}, for want of data"
 
     def _scores(self, row: TableRow, build: Build, reported: Iterable[str]) -> dict[str, Measured]:
@@ -219,7 +219,7 @@ class _Measuring:
             return _missing(metrics, missing)
         try:
             run, task = self._run(row, build)
-            evaluation = task.evaluate(run, self.means.weights[row.id])
+            evaluation = task.evaluate(run, self.resources.weights[row.id])
         except UserError as error:
             return _missing(metrics, _line(error))
         of = f"{evaluation.dataset.test_samples} images of {evaluation.dataset.name}"
@@ -240,14 +240,14 @@ class _Measuring:
             return "an ANN of timm is counted here, and not scored"
         if isinstance(build, ClassifierBuild) and (build.fused or self.table.score is None):
             return "the table does not say how it is scored"
-        missing = [] if row.id in self.means.weights else ["no weights were given"]
+        missing = [] if row.id in self.resources.weights else ["no weights were given"]
         if self.table.data is not None and self._data() is None:
-            missing.append(f"no folder {self.means.data_root / self.table.data}")
+            missing.append(f"no folder {self.resources.data_root / self.table.data}")
         return ", and ".join(missing)
 
     def _data(self) -> Path | None:
         """The folder of the table's test images, if it is there."""
-        folder = self.means.data_root / self.table.data if self.table.data else None
+        folder = self.resources.data_root / self.table.data if self.table.data else None
         return folder if folder is not None and folder.is_dir() else None
 
     def _run(self, row: TableRow, build: Build) -> tuple[Run, Task]:
@@ -255,7 +255,7 @@ class _Measuring:
             build = _scoring(build, self.table.score)
         assert isinstance(build, TaskBuild)
         task, config = resolve(self.table, row, build)
-        folder = self.means.work_dir / self.table.name / row.id
+        folder = self.resources.work_dir / self.table.name / row.id
         folder.mkdir(parents=True, exist_ok=True)
         return Run(
             key=row.id,
@@ -267,8 +267,8 @@ class _Measuring:
             config=config,
             folder=folder,
             tensorboard=folder / "tensorboard",
-            limit=self.means.limit,
-            data_root=self.means.data_root,
+            limit=self.resources.limit,
+            data_root=self.resources.data_root,
         ), task
 
 

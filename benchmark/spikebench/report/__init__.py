@@ -1,6 +1,6 @@
 """Tables, plots and the leaderboard site: pure functions of result files."""
 
-from spikebench.report.papers import reproduction_tables
+from spikebench.report.paper_tables import reproduction_tables
 from spikebench.report.render import print_tables, to_csv, to_latex, to_markdown
 from spikebench.report.site import build_site
 from spikebench.report.speed import speed_table, work_tables

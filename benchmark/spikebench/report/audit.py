@@ -14,7 +14,7 @@ from pydantic import Field
 from spikebench.energy.audit import Audit, audit
 from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow, Uncounted
 from spikebench.files import write_atomically
-from spikebench.report.columns import MISSING, Cell, Column, Figure
+from spikebench.report.columns import MISSING, Cell, Column, SeedValues
 from spikebench.report.heatmap import write_heat_map
 from spikebench.report.render import csv_text, print_tables, to_markdown
 from spikebench.report.tables import Row, Table
@@ -201,7 +201,7 @@ def _rate(key: str, title: str, of: Callable[[NeuronRow], float | None]) -> Colu
 
 
 def _figure(value: float | None) -> Cell:
-    return None if value is None else Figure((value,))
+    return None if value is None else SeedValues((value,))
 
 
 def _table(title: str, columns: tuple[Column, ...], items: Iterable[Any]) -> Table:
@@ -263,7 +263,7 @@ def _accumulations(group: Group) -> Cell:
     work = sum(row.dense_macs for row in group.rows)
     if work == 0 or any(row.accumulations is None for row in group.rows):
         return None
-    return Figure((sum(row.accumulations * row.dense_macs for row in group.rows) / work,))
+    return SeedValues((sum(row.accumulations * row.dense_macs for row in group.rows) / work,))
 
 
 def _where(group: Group) -> str:

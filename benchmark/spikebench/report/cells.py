@@ -1,4 +1,4 @@
-"""What stands in a cell of a table, before it is rendered.
+"""What a cell of a table holds before it is rendered.
 
 A figure is a mean over seeds at full precision; rounding happens only where it is shown. A figure
 that no record holds is None, shown as an en dash, never as 0.
@@ -14,7 +14,7 @@ UNVERIFIED = "†"
 
 
 @dataclass(frozen=True)
-class Figure:
+class SeedValues:
     """One number per seed, or a single one that all seeds share.
 
     Attributes:
@@ -22,7 +22,7 @@ class Figure:
         runs: how many records were asked; more than `len(values)` where some lack the figure.
         interval: the 95 % interval of a single run's figure, where its record holds one.
 
-    >>> Figure((0.25, 0.75), runs=2).mean
+    >>> SeedValues((0.25, 0.75), runs=2).mean
     0.5
     """
 
@@ -49,10 +49,10 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Ratios of the rounds of one measurement, shown as their median and range.
+class RatioRange:
+    """Ratios over the rounds of one measurement, shown as median and range.
 
-    >>> Spread((1.5, 1.0, 4.0)).mid
+    >>> RatioRange((1.5, 1.0, 4.0)).mid
     1.5
     """
 
@@ -65,8 +65,8 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Marked:
-    """A figure, or the lack of one, together with what a reader has to know of it.
+class AnnotatedValue:
+    """A figure, or the lack of one, with the notes that a reader needs.
 
     Attributes:
         text: as it is shown, without the marks.
@@ -75,7 +75,7 @@ class Marked:
         measured: whether it was measured here: it then leads to the record.
         notes: the numbers, from 1, of the table's numbered notes that are about it.
 
-    >>> Marked("74.1", 74.1, verified=False, notes=(2,)).plain
+    >>> AnnotatedValue("74.1", 74.1, verified=False, notes=(2,)).plain
     '74.1† (2)'
     """
 
@@ -98,4 +98,4 @@ class Marked:
         return f" ({shown})" if shown and self.text else shown
 
 
-Cell = str | Figure | Spread | Marked | None
+Cell = str | SeedValues | RatioRange | AnnotatedValue | None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from spikebench.report.cells import MISSING, Cell, Figure, Marked, Spread
+from spikebench.report.cells import MISSING, AnnotatedValue, Cell, RatioRange, SeedValues
 from spikebench.report.grouping import Group
 from spikebench.results import Record
 
@@ -31,6 +30,7 @@ class Column:
         higher_is_better: which way is up, or None where neither is.
         of_metric: whether it shows a metric of the task.
         group: a heading that it shares with its neighbours; empty where it stands alone.
+        in_files_only: whether a terminal does not show it.
     """
 
     key: str
@@ -42,6 +42,7 @@ class Column:
     higher_is_better: bool | None = None
     of_metric: bool = False
     group: str = ""
+    in_files_only: bool = False
 
     @property
     def heading(self) -> str:
@@ -53,7 +54,7 @@ class Column:
         """Whether its cells are results, each of which leads to its record."""
         return self.kind in ("constant", "measured", "spread")
 
-    def shown(self, figure: Figure) -> tuple[str, str | None]:
+    def shown(self, figure: SeedValues) -> tuple[str, str | None]:
         """The mean and, of several values, the standard deviation, rounded alike."""
         mean = figure.mean * self.scale
         spec = f".{self.decimals}f" if self.decimals is not None else significant(mean)
@@ -71,10 +72,10 @@ class Column:
             return MISSING
         if isinstance(cell, str):
             return cell
-        if isinstance(cell, Marked):
+        if isinstance(cell, AnnotatedValue):
             return cell.plain
-        if isinstance(cell, Spread):
-            mid = self.shown(Figure((cell.mid,)))[0]
+        if isinstance(cell, RatioRange):
+            mid = self.shown(SeedValues((cell.mid,)))[0]
             return f"{mid} ({self._range(min(cell.values), max(cell.values))})"
         mean, deviation = self.shown(cell)
         spread = "" if deviation is None else f" ± {deviation}"
@@ -84,11 +85,11 @@ class Column:
 
     def interval(self, cell: Cell) -> str:
         """The ends of a figure's interval, such as `55.1–60.4`; empty where it has none."""
-        known = isinstance(cell, Figure) and cell.interval
+        known = isinstance(cell, SeedValues) and cell.interval
         return self._range(*known) if known else ""
 
     def _range(self, *ends: float) -> str:
-        return "–".join(self.shown(Figure((end,)))[0] for end in ends)
+        return "–".join(self.shown(SeedValues((end,)))[0] for end in ends)
 
 
 def significant(value: float) -> str:
@@ -99,106 +100,6 @@ def significant(value: float) -> str:
     if exponent < -4:
         return f".{SIGNIFICANT_DIGITS - 1}e"
     return f".{max(0, SIGNIFICANT_DIGITS - 1 - exponent)}f"
-
-
-class TaskSpec(NamedTuple):
-    """How the table of a task looks; one that has no entry in `TASKS` needs none."""
-
-    name: str
-    title: str
-    metrics: dict[str, str] = {}
-    decimals: int = 2
-
-
-TASKS = {
-    "classification": TaskSpec(
-        "accuracy", "Accuracy", {"top1": "top-1", "top5": "top-5", "ece": "calibration error"}
-    ),
-    "detection": TaskSpec(
-        "detection",
-        "Detection",
-        {
-            "box_map": "box AP",
-            "box_map50": "box AP50",
-            "box_map75": "box AP75",
-            "mask_map": "mask AP",
-            "mask_map50": "mask AP50",
-            "mask_map75": "mask AP75",
-            "box_map_small": "box AP S",
-            "box_map_medium": "box AP M",
-            "box_map_large": "box AP L",
-            "mask_map_small": "mask AP S",
-            "mask_map_medium": "mask AP M",
-            "mask_map_large": "mask AP L",
-        },
-        decimals=1,
-    ),
-    "segmentation": TaskSpec(
-        "segmentation", "Segmentation", {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
-    ),
-}
-
-
-def task_spec(task: str) -> TaskSpec:
-    """The entry of `task`, or one made from its name."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", task)
-    return TASKS.get(task) or TaskSpec(name, task.replace("_", " ").capitalize())
-
-
-def metric_columns(task: str, groups: Iterable[Group]) -> tuple[Column, ...]:
-    """One column per metric and unit that the records hold.
-
-    The preferred metrics of the task come first; where no record holds any metric they stand
-    alone, so that an empty table still says what it is about.
-    """
-    spec = task_spec(task)
-    found: dict[tuple[str, str], bool] = {}
-    for group in groups:
-        for source in group.sources:
-            for name, metric in source.record.metrics.items():
-                found.setdefault((name, metric.unit), metric.higher_is_better)
-    if not found:
-        found = dict.fromkeys([(name, "fraction") for name in spec.metrics], True)
-    preferred = list(spec.metrics)
-    pairs = sorted(
-        found,
-        key=lambda pair: preferred.index(pair[0]) if pair[0] in preferred else len(preferred),
-    )
-    # A metric in two units, or one called like another column, carries its unit in its key.
-    once = [*(name for name, _ in pairs), *OWN_KEYS]
-    return tuple(
-        metric_column(name if once.count(name) == 1 else f"{name}_{unit}", name, unit, higher, spec)
-        for (name, unit), higher in ((pair, found[pair]) for pair in pairs)
-    )
-
-
-def metric_column(key: str, name: str, unit: str, higher_is_better: bool, spec: TaskSpec) -> Column:
-    """The column of one metric in one unit; a fraction is shown in percent."""
-
-    def value(record: Record) -> float | None:
-        metric = record.metrics.get(name)
-        return metric.value if metric and metric.unit == unit else None
-
-    measured = _measured(value)
-
-    def cell(group: Group) -> Cell:
-        figure = measured(group)
-        if not isinstance(figure, Figure) or len(group.sources) > 1:
-            return figure
-        return replace(figure, interval=group.first.metrics[name].interval)
-
-    is_fraction = unit == "fraction"
-    shown_unit = "%" if is_fraction else unit
-    title = spec.metrics.get(name, name)
-    return Column(
-        key=key,
-        title=f"{title} ({shown_unit})" if shown_unit else title,
-        of=cell,
-        scale=100.0 if is_fraction else 1.0,
-        decimals=spec.decimals if is_fraction else None,
-        higher_is_better=higher_is_better,
-        of_metric=True,
-    )
 
 
 def estimator_columns(groups: Iterable[Group]) -> tuple[Column, ...]:
@@ -213,7 +114,7 @@ def _estimator_column(name: str) -> Column:
     return Column(
         key=f"energy_mj_{name}",
         title=f"{name} (mJ)",
-        of=_measured(lambda record: record.energy_mj.get(name)),
+        of=measured_values(lambda record: record.energy_mj.get(name)),
         higher_is_better=False,
     )
 
@@ -233,7 +134,7 @@ def meter_columns(groups: Iterable[Group]) -> tuple[Column, ...]:
 
 
 def _meter_column(meter: str) -> Column:
-    measured = _measured(lambda record: record.measured_energy_mj.get(meter))
+    measured = measured_values(lambda record: record.measured_energy_mj.get(meter))
     return Column(
         key=f"measured_energy_mj_{meter}",
         title=f"measured, {meter} (mJ)",
@@ -242,23 +143,25 @@ def _meter_column(meter: str) -> Column:
     )
 
 
-def _measured(value: Callable[[Record], float | None]) -> Callable[[Group], Cell]:
+def measured_values(value: Callable[[Record], float | None]) -> Callable[[Group], Cell]:
+    """The cell of a figure that varies with the seed: its value in each record that has it."""
+
     def cell(group: Group) -> Cell:
         values = [value(source.record) for source in group.sources]
         known = tuple(one for one in values if one is not None)
-        return Figure(known, runs=len(values)) if known else None
+        return SeedValues(known, runs=len(values)) if known else None
 
     return cell
 
 
 def _shared(value: Callable[[Record], float | None]) -> Callable[[Group], Cell]:
     """A figure that seeds share is shown once; should they differ, that is shown."""
-    measured = _measured(value)
+    measured = measured_values(value)
 
     def cell(group: Group) -> Cell:
         figure = measured(group)
-        if isinstance(figure, Figure) and len(set(figure.values)) == 1:
-            return Figure(figure.values[:1])
+        if isinstance(figure, SeedValues) and len(set(figure.values)) == 1:
+            return SeedValues(figure.values[:1])
         return figure
 
     return cell
@@ -315,7 +218,9 @@ COMMON = (
         decimals=0,
     ),
     Column("protocol", "protocol", _text(_protocol), "text"),
-    Column("seeds", "seeds", lambda group: Figure((len(group.sources),)), "setting", decimals=0),
+    Column(
+        "seeds", "seeds", lambda group: SeedValues((len(group.sources),)), "setting", decimals=0
+    ),
 )
 COUNTED_IMAGES = Column(
     "counted_images",
@@ -335,13 +240,15 @@ OPERATIONS = (
     Column(
         "synaptic_operations",
         "SynOps (G)",
-        _measured(lambda record: _of_all_views(record, "synaptic_operations")),
+        measured_values(lambda record: _of_all_views(record, "synaptic_operations")),
         scale=1e-9,
     ),
     Column(
         "firing_rate",
         "firing rate (%)",
-        _measured(lambda record: record.operations.firing_rate if record.operations else None),
+        measured_values(
+            lambda record: record.operations.firing_rate if record.operations else None
+        ),
         scale=100.0,
         decimals=2,
     ),

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from operator import itemgetter
 
-from spikebench.report.cells import Cell, Figure
-from spikebench.report.columns import COMMON, TASK, Column, metric_column, task_spec
+from spikebench.report.cells import Cell, SeedValues
+from spikebench.report.columns import COMMON, TASK, Column
 from spikebench.report.grouping import Group, Selection
+from spikebench.report.metrics import metric_column, task_headings
 from spikebench.report.tables import Row, Table
 from spikebench.results import Metric, Record
 
@@ -44,7 +45,7 @@ def detail_tables(selection: Selection) -> list[Table]:
 
 def record_details(record: Record) -> list[Table]:
     """The same of one record, to be read."""
-    spec = task_spec(record.task)
+    specs = task_headings(record.task).metrics
     energies = [
         column
         for estimator, parts in record.energy_by_part.items()
@@ -64,7 +65,7 @@ def record_details(record: Record) -> list[Table]:
         columns = []
         for name, figures in nested.items():
             metric = record.metrics.get(name, Metric(value=0))
-            shown = metric_column(name, name, metric.unit, metric.higher_is_better, spec)
+            shown = metric_column(name, name, metric.unit, metric.higher_is_better, specs.get(name))
             columns.append(replace(shown, of=_of(figures)))
         return columns
 
@@ -108,7 +109,7 @@ def _long(
             cells: dict[str, Cell] = {**about, **dict(zip(heads, (outer, inner), strict=True))}
             for key, seeds in found.items():
                 known = [nested[outer][inner] for nested in seeds if inner in nested.get(outer, {})]
-                cells[key] = Figure(tuple(known), runs=len(seeds)) if known else None
+                cells[key] = SeedValues(tuple(known), runs=len(seeds)) if known else None
             rows.append(Row(cells, group.sources, group.first.partial))
     return Table(name, name, columns, tuple(rows))
 
@@ -122,7 +123,7 @@ def _wide(title: str, head: str, columns: list[Column], nested: Nested) -> Table
 
 
 def _of(figures: Mapping[str, float]) -> Callable[[str], Cell]:
-    return lambda name: Figure((figures[name],)) if name in figures else None
+    return lambda name: SeedValues((figures[name],)) if name in figures else None
 
 
 def _all_shares(record: Record) -> Nested:

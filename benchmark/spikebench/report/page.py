@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from spikebench.report.cells import Cell, Figure, Marked, Spread
+from spikebench.report.cells import AnnotatedValue, Cell, RatioRange, SeedValues
 from spikebench.report.columns import Column
 
 LINE_WIDTH = 100
@@ -27,11 +27,11 @@ def page_template(name: str) -> Template:
 
 def sort_value(column: Column, cell: Cell) -> str:
     """What a cell is sorted by, at full precision; empty where a figure is missing."""
-    if isinstance(cell, Spread):
+    if isinstance(cell, RatioRange):
         return repr(cell.mid)
-    if isinstance(cell, Figure):
+    if isinstance(cell, SeedValues):
         return repr(cell.mean)
-    if isinstance(cell, Marked):
+    if isinstance(cell, AnnotatedValue):
         return "" if cell.value is None else repr(cell.value)
     return cell or "" if column.kind == "text" else ""
 

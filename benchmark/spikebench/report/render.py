@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from spikebench.report.cells import MISSING, UNVERIFIED, Cell, Figure, Marked, Spread
+from spikebench.report.cells import (
+    MISSING,
+    UNVERIFIED,
+    AnnotatedValue,
+    Cell,
+    RatioRange,
+    SeedValues,
+)
 from spikebench.report.columns import Column
 from spikebench.report.grouping import Group, Source
 from spikebench.report.tables import Row, Table
-from spikebench.report.widths import NOT_IN_TERMINAL, Fit, fit
+from spikebench.report.terminal_width import NOT_IN_TERMINAL, Fit, fit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +110,7 @@ def _reading_notes(table: Table) -> list[str]:
 
 def _markdown_cell(row: Row, column: Column, record: Path | None, base: Path) -> str:
     cell = row.cells[column.key]
-    if not isinstance(cell, Marked):
+    if not isinstance(cell, AnnotatedValue):
         return _markdown_text(backbone_text(row, column))
     text = _markdown_text(cell.text)
     if not cell.verified:
@@ -170,17 +177,17 @@ def _csv_names(column: Column) -> list[str]:
 
 
 def _csv_fields(column: Column, cell: Cell) -> list[str]:
-    if isinstance(cell, Spread):
+    if isinstance(cell, RatioRange):
         return [repr(value) for value in (cell.mid, min(cell.values), max(cell.values))]
     width = len(_csv_names(column))
-    if not isinstance(cell, Figure):
+    if not isinstance(cell, SeedValues):
         return [_csv_single(cell), *[""] * (width - 1)]
     more = (cell.deviation, *(cell.interval or (None, None)))
     return [repr(cell.mean), *("" if one is None else repr(one) for one in more)][:width]
 
 
-def _csv_single(cell: str | Marked | None) -> str:
-    if isinstance(cell, Marked):
+def _csv_single(cell: str | AnnotatedValue | None) -> str:
+    if isinstance(cell, AnnotatedValue):
         return csv_text(cell.plain) if cell.value is None else repr(cell.value)
     return csv_text(cell or "")
 
@@ -252,7 +259,7 @@ def _latex_groups(table: Table) -> list[str]:
 
 def _latex_cell(row: Row, column: Column) -> str:
     cell = row.cells[column.key]
-    if not isinstance(cell, Marked):
+    if not isinstance(cell, AnnotatedValue):
         return _latex_text(backbone_text(row, column))
     text = _latex_text(cell.text)
     if not cell.verified:
@@ -359,7 +366,7 @@ def print_tables(
             console.print(_rich_table(table, found))
             if found.left_out:
                 names = ", ".join(column.heading for column in found.left_out)
-                notes.insert(0, f"left out for want of room: {names}")
+                notes.insert(0, f"hidden (terminal too narrow): {names}")
         for note in notes:
             console.print(Text(note, style="dim"))
     if has_spread:
@@ -391,5 +398,5 @@ def _rich_cell(row: Row, column: Column) -> Text:
     from rich.text import Text
 
     cell = row.cells[column.key]
-    is_unverified = isinstance(cell, Marked) and not cell.verified
+    is_unverified = isinstance(cell, AnnotatedValue) and not cell.verified
     return Text(backbone_text(row, column, brief=True), style="italic" if is_unverified else "")

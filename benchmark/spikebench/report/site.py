@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from spikebench.energy.estimators import load_estimators
 from spikebench.files import write_atomically
-from spikebench.report.cells import MISSING, Figure, Spread
+from spikebench.report.cells import MISSING, RatioRange, SeedValues
 from spikebench.report.columns import Column
 from spikebench.report.details import record_details
 from spikebench.report.grouping import Group, Selection, Source, select
@@ -213,7 +213,7 @@ def _data(row: Row) -> str:
 
 def _best_first(row: Row, main: Column | None) -> tuple[str, float]:
     cell = row.cells[main.key] if main else None
-    if main is None or not isinstance(cell, Figure):
+    if main is None or not isinstance(cell, SeedValues):
         return _data(row), math.inf
     return _data(row), -cell.mean if main.higher_is_better else cell.mean
 
@@ -225,7 +225,7 @@ def _site_cell(column: Column, row: Row) -> SiteCell:
         sort=sort_value(column, cell),
         kind="text" if column.kind == "text" else "number",
         interval=column.interval(cell),
-        links=_links(row) if column.is_figure and isinstance(cell, Figure | Spread) else (),
+        links=_links(row) if column.is_figure and isinstance(cell, SeedValues | RatioRange) else (),
     )
 
 
@@ -256,7 +256,7 @@ def _plot(
     for row in rows:
         x, y = row.cells[energy.key], row.cells[main.key]
         # A logarithmic axis has no place for zero.
-        if isinstance(x, Figure) and isinstance(y, Figure) and x.mean > 0:
+        if isinstance(x, SeedValues) and isinstance(y, SeedValues) and x.mean > 0:
             traces.setdefault(_data(row), []).append(
                 {
                     "x": x.mean,

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from spikebench.report.columns import Cell, Column, Figure, Spread
+from spikebench.report.columns import Cell, Column, RatioRange, SeedValues
 from spikebench.report.grouping import Source
 from spikebench.report.tables import Row, Table
 from spikebench.speed import figures
@@ -128,13 +128,13 @@ def _notes(record: SpeedRecord) -> list[str]:
 
 
 def _setting(value: Callable[[SpeedRecord], int]) -> Callable[[Entry], Cell]:
-    return lambda entry: Figure((value(entry.record),))
+    return lambda entry: SeedValues((value(entry.record),))
 
 
 def _figure(value: Callable[[Entry], float | None]) -> Callable[[Entry], Cell]:
     def cell(entry: Entry) -> Cell:
         found = value(entry)
-        return None if found is None else Figure((found,))
+        return None if found is None else SeedValues((found,))
 
     return cell
 
@@ -153,12 +153,12 @@ def _memory_share(entry: Entry) -> float | None:
 def _speedup(entry: Entry) -> Cell:
     if entry.baseline is None:
         return None
-    return Spread(figures.speedups(entry.timing, entry.baseline))
+    return RatioRange(figures.speedups(entry.timing, entry.baseline))
 
 
 def _over_floor(entry: Entry) -> Cell:
     ratios = figures.over_floor(entry.record, entry.timing)
-    return None if ratios is None else Spread(ratios)
+    return None if ratios is None else RatioRange(ratios)
 
 
 def _work(entry: Entry) -> str:

@@ -7,21 +7,19 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from spikebench.report.cells import Cell, Figure
+from spikebench.report.cells import Cell, SeedValues
 from spikebench.report.columns import (
     COMMON,
     COUNTED_IMAGES,
     NO_METER,
     OPERATIONS,
     TASK,
-    TASKS,
     Column,
     estimator_columns,
     meter_columns,
-    metric_columns,
-    task_spec,
 )
 from spikebench.report.grouping import Selection, Source, select
+from spikebench.report.metrics import metric_columns, task_headings
 from spikebench.results import Record
 
 
@@ -44,13 +42,13 @@ class Row:
     @property
     def has_interval(self) -> bool:
         """Whether a figure of it has its 95 % interval."""
-        return any(isinstance(cell, Figure) and cell.interval for cell in self.cells.values())
+        return any(isinstance(cell, SeedValues) and cell.interval for cell in self.cells.values())
 
     @property
     def has_spread(self) -> bool:
         """Whether a figure of it is a mean over seeds."""
         return any(
-            isinstance(cell, Figure) and len(cell.values) > 1 for cell in self.cells.values()
+            isinstance(cell, SeedValues) and len(cell.values) > 1 for cell in self.cells.values()
         )
 
 
@@ -91,7 +89,7 @@ class Table:
 
 
 def make_tables(records: Iterable[tuple[Path, Record]]) -> list[Table]:
-    """The tables of `records`: accuracy, detection, segmentation, energy, other tasks.
+    """The tables of `records`: one per task, then energy.
 
     Args:
         records: pairs of a record file's path and its record, as `find_records` gives them.
@@ -102,31 +100,30 @@ def make_tables(records: Iterable[tuple[Path, Record]]) -> list[Table]:
     energy = (TASK, *COMMON, COUNTED_IMAGES, *OPERATIONS, *energies)
     return with_unique_names(
         [
-            *(task_table(task, selection) for task in TASKS),
+            *(task_table(task, selection) for task in tasks_of(selection)),
             _table("energy", "Energy", energy, selection),
-            *(task_table(task, selection) for task in tasks_of(selection) if task not in TASKS),
         ]
     )
 
 
 def tasks_of(selection: Selection) -> list[str]:
-    """The tasks that the selection holds runs of: those of `TASKS` first, then by name."""
+    """The tasks that the selection holds runs of, by name."""
     found = {group.first.task for group in selection.groups}
-    found |= {source.record.task for source in selection.failures}
-    return [*(task for task in TASKS if task in found), *sorted(found - set(TASKS))]
+    return sorted(found | {source.record.task for source in selection.failures})
 
 
 def task_table(task: str, selection: Selection) -> Table:
-    """The table of one task: its metrics, the preferred ones first."""
+    """The table of one task: its metrics, the most important first."""
     chosen = of_task(task, selection)
-    spec = task_spec(task)
+    headings = task_headings(task)
     columns = (*COMMON, *metric_columns(task, chosen.groups))
-    return _table(spec.name, spec.title, columns, chosen)
+    return _table(headings.name, headings.title, columns, chosen)
 
 
 def leaderboard_table(task: str, selection: Selection) -> Table:
     """The table of one task, what is compared first; partial runs are left out."""
     chosen = of_task(task, selection)
+    headings = task_headings(task)
     groups = tuple(group for group in chosen.groups if not group.first.partial)
     meters = (column for column in meter_columns(groups) if column is not NO_METER)
     figures = (*metric_columns(task, groups), *estimator_columns(groups), *meters)
@@ -135,7 +132,7 @@ def leaderboard_table(task: str, selection: Selection) -> Table:
     second = [common.pop("time_steps"), common.pop("parameters"), *OPERATIONS]
     columns = (*first, *second, *common.values())
     whole = Selection(groups, chosen.failures, chosen.superseded)
-    return _table(task_spec(task).name, task_spec(task).title, columns, whole)
+    return _table(headings.name, headings.title, columns, whole)
 
 
 def of_task(task: str, selection: Selection) -> Selection:

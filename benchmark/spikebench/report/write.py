@@ -10,9 +10,9 @@ from spikebench.files import write_atomically
 from spikebench.papers.record import Reproduction
 from spikebench.report.details import detail_tables
 from spikebench.report.grouping import select
-from spikebench.report.papers import file_stem, reproduction_tables
-from spikebench.report.papers_csv import reproduction_csv
-from spikebench.report.papers_page import reproduction_page
+from spikebench.report.paper_csv import reproduction_csv
+from spikebench.report.paper_page import reproduction_page
+from spikebench.report.paper_tables import file_stem, reproduction_tables
 from spikebench.report.render import to_csv, to_latex, to_markdown
 from spikebench.report.speed import speed_table
 from spikebench.report.tables import Table, make_tables, with_unique_names

@@ -196,10 +196,10 @@ PUBLISHED = (
 )
 
 
-def published_at(path: Path) -> Published | None:
-    """The published data set that `path` is, or would be, a part of; None for any other."""
-    absolute = path.absolute()
-    return next((one for one in PUBLISHED if absolute.is_relative_to(one.folder.absolute())), None)
+def published_at(path: Path, data_root: Path) -> Published | None:
+    """Return the published data set that `path` belongs to, present or not; None for any other."""
+    absolute, root = path.absolute(), data_root.absolute()
+    return next((one for one in PUBLISHED if absolute.is_relative_to(root / one.location)), None)
 
 
 def evenly_spread(count: int, limit: int | None) -> list[int]:

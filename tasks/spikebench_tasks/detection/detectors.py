@@ -8,7 +8,7 @@ from typing import Any
 from mmdet.models import FasterRCNN, MaskRCNN, RetinaNet
 from mmengine.registry import MODELS
 
-from spikebench_tasks.openmmlab.adapter import fit_to_backbone
+from spikebench_tasks.openmmlab.fitting import fit_to_backbone
 
 
 class _Fitted:

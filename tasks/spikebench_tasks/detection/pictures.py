@@ -19,7 +19,7 @@ PACK = "mmdet.PackDetInputs"
 _FONT = 10
 
 
-class Pen(DetLocalVisualizer):
+class Visualizer(DetLocalVisualizer):
     """MMDetection's visualizer, with text of one size and all things in their place.
 
     Its own text is of 6 points on small objects, and a box that reaches out of the image makes it

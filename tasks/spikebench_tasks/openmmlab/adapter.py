@@ -1,11 +1,4 @@
-"""One adapter: every registered backbone in MMDetection and MMSegmentation.
-
-A configuration says `backbone=dict(type='SpikingBackbone', name=...)` and leaves out what follows
-from the backbone: the channels that neck and heads read, the strides of anchors, RoI features and
-decode heads, and T where it is kept. `fit_to_backbone` fills these in from `feature_info`, so that
-no number typed into a configuration can disagree with the backbone. What a configuration does say,
-stays.
-"""
+"""One adapter: every registered backbone in MMDetection and MMSegmentation."""
 
 from __future__ import annotations
 
@@ -14,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -25,28 +17,6 @@ from spikebench.task import ConfigError
 from spikebench.weights.loading import in_our_layout, load_weights, read_weights
 
 log = logging.getLogger("spikebench")
-
-_STRIDES_OF = {
-    "AnchorGenerator": "strides",
-    "MlvlPointGenerator": "strides",
-    "SingleRoIExtractor": "featmap_strides",
-    "GenericRoIExtractor": "featmap_strides",
-    "SpikingRoIExtractor": "featmap_strides",
-    "FPNHead": "feature_strides",
-    "SpikingFPNHead": "feature_strides",
-}
-_DECODES_EVERY_MAP = {"FPNHead", "SpikingFPNHead", "UPerHead", "SpikingUPerHead"}
-_DECODES_ONE_MAP = {"FCNHead", "SpikingFCNHead"}
-_READS_MAPS = {
-    "neck",
-    "rpn_head",
-    "bbox_head",
-    "bbox_roi_extractor",
-    "mask_head",
-    "mask_roi_extractor",
-    "decode_head",
-    "auxiliary_head",
-}
 
 
 @MODELS.register_module()
@@ -107,7 +77,7 @@ class SpikingBackbone(BaseModule):
         self.out_indices = tuple(out_indices)
         chosen = [info[i] for i in self.out_indices]
         if published_strides:
-            strides = _doubling([one.stride for one in chosen])
+            strides = doubling([one.stride for one in chosen])
             chosen = [
                 one._replace(stride=stride) for one, stride in zip(chosen, strides, strict=True)
             ]
@@ -154,93 +124,13 @@ class SpikingBackbone(BaseModule):
         return tuple(one.contiguous(memory_format=torch.channels_last) for one in merged)
 
 
-def fit_to_backbone(
-    backbone: Mapping[str, Any], neck: Mapping[str, Any] | None, heads: Mapping[str, Any]
-) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Fill what follows from the backbone into the configurations of its neck and heads.
+def doubling(strides: Sequence[int]) -> list[int]:
+    """Strides as they would be if each were at least twice the one before.
 
-    Args:
-        backbone: configuration of a `SpikingBackbone`.
-        neck: configuration of a pyramid; gets `in_channels`, and `num_outs` (one level a map).
-            None where heads read the backbone's maps.
-        heads: all other parts of the model; anchors, RoI extractors and decode heads get strides,
-            decode heads channels, and spiking ones T. Anchors of a level are at least twice as
-            large as those of the one before, also where its stride is not.
-
-    Returns:
-        The filled neck and heads; the arguments are left as they are.
-
-    Raises:
-        ConfigError: the backbone is another, or time is kept and a part cannot read it.
+    Example:
+        >>> doubling([4, 8, 16, 16])
+        [4, 8, 16, 32]
     """
-    built = MODELS.build(dict(backbone))
-    if not isinstance(built, SpikingBackbone):
-        raise ConfigError(
-            f"backbone.type={backbone['type']!r} in a model for spiking ones; expected "
-            "'SpikingBackbone', or a stock model type around it"
-        )
-    time_steps = built.time_steps if built.keep_time else 1
-    channels = [one.channels for one in built.feature_info]
-    strides = [one.stride for one in built.feature_info]
-    if neck is not None:
-        neck = {**neck}
-        neck.setdefault("in_channels", channels)
-        strides = strides[_maps_read(neck)]
-        neck.setdefault("num_outs", len(strides))
-    levels = list(strides)
-    while neck is not None and len(levels) < neck["num_outs"]:
-        levels.append(2 * levels[-1])
-    if neck is not None:
-        channels = [neck["out_channels"]] * len(levels) if "out_channels" in neck else []
-
-    def fill(node: Any, part: str) -> Any:
-        if isinstance(node, Mapping):
-            node = ConfigDict({key: fill(value, key) for key, value in node.items()})
-            kind = str(node.get("type", "")).split(".")[-1]
-            if kind.startswith("Spiking"):
-                node.setdefault("time_steps", time_steps)
-            if part in _READS_MAPS and time_steps > 1 and "time_steps" not in node:
-                raise ConfigError(
-                    f"{part}.type={kind!r} reads maps without time, and backbone.keep_time is set; "
-                    f"expected a spiking one, such as {_spiking(kind)!r}, or keep_time=False"
-                )
-            if kind == "AnchorGenerator" and not {"strides", "centers"} & set(node):
-                node.setdefault("base_sizes", _doubling(levels))
-            if kind in _STRIDES_OF:
-                of_maps = strides if kind.endswith("RoIExtractor") else levels
-                node.setdefault(_STRIDES_OF[kind], of_maps)
-            if kind in _DECODES_EVERY_MAP:
-                node.setdefault("in_index", list(range(len(levels))))
-                node.setdefault("in_channels", channels)
-            if kind in _DECODES_ONE_MAP:
-                node.setdefault("in_channels", channels[node.get("in_index", -1)])
-            return node
-        if isinstance(node, list | tuple):
-            return type(node)(fill(one, part) for one in node)
-        return node
-
-    return (None if neck is None else fill(neck, "neck")), fill(heads, "heads")
-
-
-def _maps_read(neck: Mapping[str, Any]) -> slice:
-    """Which of the backbone's maps a pyramid reads."""
-    first, last = neck.get("start_level", 0), neck.get("end_level", -1)
-    if last < 0:
-        return slice(first, None)
-    with MODELS.switch_scope_and_registry(None) as registry:
-        kinds = getattr(registry.get(neck["type"]), "__mro__", ())
-    # in MMSegmentation, other than in MMDetection, `end_level` is the first that is not read
-    excluded = any(kind.__module__.startswith("mmseg.") for kind in kinds)
-    return slice(first, last if excluded else last + 1)
-
-
-def _spiking(kind: str) -> str:
-    """The part of spikes that takes the place of a stock one."""
-    return "SpikingRoIExtractor" if kind.endswith("RoIExtractor") else f"Spiking{kind}"
-
-
-def _doubling(strides: Sequence[int]) -> list[int]:
-    """Strides as they would be if each were at least twice the one before."""
     doubled = list(strides[:1])
     for stride in strides[1:]:
         doubled.append(max(stride, 2 * doubled[-1]))

@@ -188,7 +188,7 @@ def predicted_beside_truth(
     filling = "nearest" if size[0] > image.shape[0] else "area"
     image = mmcv.imresize(image, size[::-1], interpolation=filling)
 
-    pen = kit.Pen(alpha=_OPACITY)
+    pen = kit.Visualizer(alpha=_OPACITY)
     pen.dataset_meta = {**dataset.metainfo, "palette": _palette(dataset.metainfo)}
     title = f"predicted{kit.summary(predicted, 'pred', score_threshold)}"
     panels = []

@@ -17,7 +17,7 @@ from spikebench_tasks.openmmlab.pictures import nearest
 PACK = "mmseg.PackSegInputs"
 
 
-class Pen(SegLocalVisualizer):
+class Visualizer(SegLocalVisualizer):
     """MMSegmentation's visualizer, with names where their region is thickest.
 
     Its own search sorts the pixels of every region in Python, which takes seconds, and it writes

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from mmseg.models import EncoderDecoder
 
-from spikebench_tasks.openmmlab.adapter import fit_to_backbone
+from spikebench_tasks.openmmlab.fitting import fit_to_backbone
 
 
 @MODELS.register_module()

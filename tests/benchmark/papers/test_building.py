@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from spikebench.errors import UserError
-from spikebench.papers.building import assign_weights, build_subject
+from spikebench.papers.building import assign_weights, build_model
 from spikebench.weights.loading import read_weights
 from tests.benchmark.papers.rows import BUILD, row, small_classifier
 
@@ -16,32 +16,32 @@ class TestSubjects:
     def test_a_classifier_is_built_as_its_row_says(self, write_table, weights: Path):
         distilled = {**BUILD, "distillation": True}
         table = write_table(row("a", time_steps=4), row("b", build=distilled))
-        subject = build_subject(table, table.rows[0], 4, read_weights(weights))
+        subject = build_model(table, table.rows[0], 4, read_weights(weights))
         assert subject.time_steps == 4
         (batch,) = subject.batches(1)
         assert batch.shape == (1, 3, 32, 32)
         expected = small_classifier(time_steps=4, seed=3)
         with torch.no_grad():
             assert torch.equal(subject.model.eval()(batch), expected(batch))
-        other = build_subject(table, table.rows[1], 1).model
+        other = build_model(table, table.rows[1], 1).model
         assert hasattr(other, "distillation_head")
         assert other.distillation_head is not None
 
     def test_without_classes_it_is_the_backbone_alone(self, write_table):
         table = write_table(row("a", build={**BUILD, "num_classes": None}))
-        model = build_subject(table, table.rows[0], 1).model
+        model = build_model(table, table.rows[0], 1).model
         assert not any("head" in name for name, _ in model.named_parameters())
 
     def test_events_are_what_a_backbone_of_two_channels_sees(self, write_table):
         arguments = {**BUILD["arguments"], "in_channels": 2}
         table = write_table(row("a", build={**BUILD, "arguments": arguments}))
-        subject = build_subject(table, table.rows[0], 1)
+        subject = build_model(table, table.rows[0], 1)
         assert next(iter(subject.batches(1))).shape == (1, 2, 32, 32)
         assert subject.images == "events at random"
 
     def test_images_come_from_a_folder_if_there_is_one(self, write_table, photographs: Path):
         table = write_table(row("a"))
-        subject = build_subject(table, table.rows[0], 1, folder=photographs)
+        subject = build_model(table, table.rows[0], 1, folder=photographs)
         assert len(list(subject.batches(8))) == 3
         assert subject.images == f"images of {photographs}"
 
@@ -58,12 +58,12 @@ class TestSubjects:
     def test_a_build_that_fails_says_why(self, write_table, build: dict, message: str):
         table = write_table(row("a", build=build))
         with pytest.raises(UserError, match=message):
-            build_subject(table, table.rows[0], 1)
+            build_model(table, table.rows[0], 1)
 
     def test_an_unknown_model_of_timm_is_named(self, write_table):
         table = write_table(row("a", spiking=False, build={"timm": "resnet19"}))
         with pytest.raises(UserError, match="unknown model of timm 'resnet19'; did you mean 'resn"):
-            build_subject(table, table.rows[0], 1)
+            build_model(table, table.rows[0], 1)
 
 
 class TestWeights:

@@ -3,7 +3,7 @@ import io
 from pathlib import Path
 
 from spikebench.report import build_site, make_tables, to_csv, to_latex, to_markdown
-from spikebench.report.cells import Marked
+from spikebench.report.cells import AnnotatedValue
 
 BASE = Path("work/report")
 
@@ -68,6 +68,6 @@ def test_the_leaderboard_shows_meters_where_there_are_any(make_record, store, tm
 
 
 def test_marked_cells():
-    assert Marked("74.1", 74.1).plain == "74.1"
-    assert Marked("not here", notes=(1, 3)).plain == "not here (1, 3)"
-    assert Marked("", notes=(1, 3)).plain == "1, 3"
+    assert AnnotatedValue("74.1", 74.1).plain == "74.1"
+    assert AnnotatedValue("not here", notes=(1, 3)).plain == "not here (1, 3)"
+    assert AnnotatedValue("", notes=(1, 3)).plain == "1, 3"

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from spikebench.report import make_tables, print_tables, to_csv, to_latex, to_markdown, write_report
-from spikebench.report.columns import Figure
+from spikebench.report.columns import SeedValues
 from spikebench.results import MissingResultsError
 
 BASE = Path("work/report")
@@ -363,7 +363,7 @@ def test_write_report_writes_every_table(make_record, store):
     store.put(make_record("k1", task="depth", metrics={"rmse": 0.5}))
     report = write_report(store.root)
     names = {path.name for path in (store.root / "report").iterdir()}
-    stems = ["accuracy", "detection", "segmentation", "energy", "depth"]
+    stems = ["accuracy", "depth", "energy"]
     tables = {f"{stem}.{end}" for stem in stems for end in ("md", "csv", "tex")}
     assert names == tables | {
         "by_time_steps.csv",
@@ -404,10 +404,10 @@ def test_print_tables_takes_text_literally(make_record, pairs):
 
 
 def test_figures():
-    assert Figure((0.1,)).mean == 0.1
-    assert Figure((0.1, 0.1, 0.1), runs=3).mean == 0.1
-    assert Figure((1.0, 3.0), runs=2).deviation == pytest.approx(2**0.5)
-    assert Figure((1.0,)).deviation is None
+    assert SeedValues((0.1,)).mean == 0.1
+    assert SeedValues((0.1, 0.1, 0.1), runs=3).mean == 0.1
+    assert SeedValues((1.0, 3.0), runs=2).deviation == pytest.approx(2**0.5)
+    assert SeedValues((1.0,)).deviation is None
 
 
 def test_importing_reports_takes_in_no_heavy_package():

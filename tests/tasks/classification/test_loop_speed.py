@@ -38,7 +38,7 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             coarse.resize((32, 32), Image.Resampling.BILINEAR).save(path, quality=75)
 
 
-class Turns(Callback):
+class AlternatingSteps(Callback):
     """Steps of the loop and bare steps of a model of its own, in turns: a machine's speed changes.
 
     Attributes:
@@ -93,7 +93,7 @@ def test_the_loop_keeps_the_model_busy(
         count += len(images)
     loading = (count - batch_size) / (last - start)
 
-    turns = Turns(ClassificationModule(num_classes=10, **config["model"]))
+    turns = AlternatingSteps(ClassificationModule(num_classes=10, **config["model"]))
     make = loop._trainer
     monkeypatch.setattr(loop, "_trainer", lambda run, callbacks: make(run, [turns, *callbacks]))
     loop.train(run)

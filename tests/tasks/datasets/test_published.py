@@ -15,14 +15,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_data_set_is_found_by_any_path_in_it(root: Path, monkeypatch: pytest.MonkeyPatch):
-    assert published_at(root / "coco") is COCO
-    assert published_at(root / "coco" / "annotations" / "x.json") is COCO
-    assert published_at(root / "VOCdevkit" / "VOC2012" / "JPEGImages") is VOC2012
-    assert published_at(root / "VOCdevkit") is None
-    assert published_at(root / "coconuts") is None
-    assert published_at(root.parent / "coco") is None
+    assert published_at(root / "coco", root) is COCO
+    assert published_at(root / "coco" / "annotations" / "x.json", root) is COCO
+    assert published_at(root / "VOCdevkit" / "VOC2012" / "JPEGImages", root) is VOC2012
+    assert published_at(root / "VOCdevkit", root) is None
+    assert published_at(root / "coconuts", root) is None
+    assert published_at(root.parent / "coco", root) is None
     monkeypatch.chdir(root)
-    assert published_at(Path("coco")) is COCO
+    assert published_at(Path("coco"), root) is COCO
 
 
 def test_each_has_a_place_and_a_source_of_its_own():

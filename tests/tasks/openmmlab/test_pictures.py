@@ -277,7 +277,7 @@ class TestLabelMaps:
         assert picture.shape == (CAPTION + SIDE * TIMES, SIDE * TIMES, 3)
 
     def test_a_name_begins_inside_its_region_and_ends_in_the_image(self):
-        pen = of_segmentation.Pen()
+        pen = of_segmentation.Visualizer()
         mask = np.zeros((100, 200), np.uint8)
         mask[20:60, 30:90] = 1
         x, y = pen._get_center_loc(mask)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spikebench.forms import FORMS, Form
 from spikebench.papers.record import FigureSpec, ReproducedRow, Reproduction
-from spikebench.report.papers import (
+from spikebench.report.paper_tables import (
     ENERGY,
     details,
     difference,

@@ -1,4 +1,4 @@
-"""What of a table a terminal has room for: which columns, and how wide they are."""
+"""Fitting a table to the width of a terminal: which columns, and how wide they are."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ NOT_IN_TERMINAL = frozenset(
         *("batch_size", "image_size", "latency_p95_s", "device"),
         *("working_memory_bytes", "memory_share"),
         *("energy_mj_rate-45nm", "energy_mj_lemaire-45nm"),
-        *("box_map_small", "box_map_medium", "box_map_large"),
-        *("mask_map_small", "mask_map_medium", "mask_map_large"),
     }
 )
-"""Keys of columns that are in files only."""
+"""Keys of columns that are in files only, beside those that say so themselves."""
 DISPENSABLE = (
     *("protocol", "dense_macs", "synaptic_operations", "parameters"),
     *("dense_gmacs_dense", "measured_rates_dense", "implied_rates_dense"),
@@ -68,7 +66,7 @@ def fit(
         width: of the terminal, in letters.
         hidden: keys of columns to leave out in any case.
     """
-    shown = [column for column in columns if column.key not in hidden]
+    shown = [one for one in columns if one.key not in hidden and not one.in_files_only]
     whole = Fit(shown)
     if _total(max(map(_width, _lines(whole, column, texts))) for column in shown) <= width:
         return whole

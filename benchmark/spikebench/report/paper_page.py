@@ -7,10 +7,10 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from spikebench.papers.record import ReproducedRow, Reproduction
-from spikebench.report.cells import Marked
+from spikebench.report.cells import AnnotatedValue
 from spikebench.report.columns import Column
 from spikebench.report.page import page_template, pretty_json, sort_value
-from spikebench.report.papers import details, reproduction_tables
+from spikebench.report.paper_tables import details, reproduction_tables
 from spikebench.report.render import relative
 from spikebench.report.tables import Row, Table
 
@@ -45,7 +45,7 @@ class PageTable(NamedTuple):
 def reproduction_page(path: Path, record: Reproduction, base: Path) -> str:
     """The page of a record; its file's path is shown as seen from `base`."""
     tables = reproduction_tables(path, record)
-    return page_template("papers.html.j2").render(
+    return page_template("paper.html.j2").render(
         title=record.title,
         record=record,
         file=relative(path, base),
@@ -68,7 +68,7 @@ def _cell(column: Column, row: Row, table: Table) -> PageCell:
         sort=sort_value(column, cell),
         kind="text" if column.kind == "text" else "number",
     )
-    if not isinstance(cell, Marked):
+    if not isinstance(cell, AnnotatedValue):
         return shown
     return shown._replace(
         text=cell.text,

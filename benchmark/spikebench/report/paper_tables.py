@@ -13,7 +13,7 @@ from pathlib import Path
 from spikebench.energy.estimators import load_estimators
 from spikebench.forms import FORMS, Form
 from spikebench.papers.record import FigureSpec, Measured, ReproducedRow, Reproduction
-from spikebench.report.cells import UNVERIFIED, Cell, Marked
+from spikebench.report.cells import UNVERIFIED, AnnotatedValue, Cell
 from spikebench.report.columns import Column, significant
 from spikebench.report.tables import Row, Table
 
@@ -191,7 +191,7 @@ def _filled(columns: list[Column], rows: tuple[Row, ...]) -> Iterator[Column]:
 
 def _has_unverified(rows: tuple[Row, ...]) -> bool:
     cells = (cell for row in rows for cell in row.cells.values())
-    return any(isinstance(cell, Marked) and not cell.verified for cell in cells)
+    return any(isinstance(cell, AnnotatedValue) and not cell.verified for cell in cells)
 
 
 def figure_specs(record: Reproduction) -> dict[str, FigureSpec]:
@@ -222,7 +222,7 @@ def _time_steps(row: ReproducedRow) -> Cell:
     steps = row.reported.time_steps
     if steps is None:
         return None
-    return Marked(str(steps), float(steps) if isinstance(steps, int) else None)
+    return AnnotatedValue(str(steps), float(steps) if isinstance(steps, int) else None)
 
 
 def _figure_columns(
@@ -236,9 +236,13 @@ def _figure_columns(
         if found is None:
             return None
         if found.value is None:
-            return Marked(NOT_HERE, notes=(notes.number(f"{NOT_MEASURABLE}: {found.reason}"),))
+            return AnnotatedValue(
+                NOT_HERE, notes=(notes.number(f"{NOT_MEASURABLE}: {found.reason}"),)
+            )
         how = () if alike else (notes.number(f"measured: {found.reason}"),)
-        return Marked(format(found.value, _spec(spec)), found.value, measured=True, notes=how)
+        return AnnotatedValue(
+            format(found.value, _spec(spec)), found.value, measured=True, notes=how
+        )
 
     def differing(row: ReproducedRow) -> Cell:
         value = difference(row, name)
@@ -246,7 +250,7 @@ def _figure_columns(
             return None
         share = relative_difference(row, name, spec)
         relative_text = "" if share is None else f" ({_signed(share * 100, '.1f')}%)"
-        return Marked(_signed(value, _spec(spec)) + relative_text, value)
+        return AnnotatedValue(_signed(value, _spec(spec)) + relative_text, value)
 
     return [
         Column(f"{name}_reported", "reported", _reported(name), group=group),
@@ -276,7 +280,7 @@ def _reported(name: str) -> Callable[[ReproducedRow], Cell]:
         found = row.reported.figures.get(name)
         if found is None:
             return None
-        return Marked(found.text, found.value, verified=found.seen)
+        return AnnotatedValue(found.text, found.value, verified=found.seen)
 
     return cell
 
@@ -322,7 +326,7 @@ def _about(row: ReproducedRow, notes: _Notes) -> Cell:
     elif any(figure.seen for figure in reported.figures.values()):
         texts.append(NO_SOURCE_NOTE)
     texts += [reported.note] if reported.note else []
-    return Marked("", notes=tuple(map(notes.number, texts))) if texts else None
+    return AnnotatedValue("", notes=tuple(map(notes.number, texts))) if texts else None
 
 
 def _counted(kind: str, key: str, spec: Callable[[float], str]) -> Callable[[ReproducedRow], Cell]:
@@ -332,7 +336,7 @@ def _counted(kind: str, key: str, spec: Callable[[float], str]) -> Callable[[Rep
         value = getattr(row, kind).get(key)
         if value is None:
             return None
-        return Marked(format(value, spec(value)), value, measured=True)
+        return AnnotatedValue(format(value, spec(value)), value, measured=True)
 
     return cell
 
@@ -350,7 +354,7 @@ def _implied(form: Form) -> Callable[[ReproducedRow], Cell]:
         if rate is None:
             return None
         text = format(rate, RATE) + (" (impossible)" if is_impossible(rate, row) else "")
-        return Marked(text, rate, verified=energy_is_verified(row))
+        return AnnotatedValue(text, rate, verified=energy_is_verified(row))
 
     return cell
 
