@@ -151,7 +151,7 @@ class TestLaunched:
             assert processes.count == 1
 
     def test_a_wrong_launcher_is_named(self):
-        with pytest.raises(UnknownNameError, match="unknown launcher 'slrum'; did you mean 'slurm"):
+        with pytest.raises(UnknownNameError, match="'slrum'.*'slurm'"):
             launched("slrum").__enter__()
 
     @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ class TestLaunched:
 
     def test_nodes_in_brackets_are_scontrols(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(UserError, match=r"the nodes of this job are n\[07-09\] .* MASTER_ADDR"):
+        with pytest.raises(UserError, match=r"n\[07-09\].*MASTER_ADDR"):
             distributed._first_node("n[07-09]")
         command = tmp_path / "scontrol"
         command.write_text('#!/bin/sh\n[ "$1 $2 $3" = "show hostnames n[07-09]" ] && echo n07\n')

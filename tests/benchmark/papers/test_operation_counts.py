@@ -51,5 +51,5 @@ class TestCounts:
 
     def test_a_size_that_the_model_does_not_take_is_named(self, write_table):
         table = write_table(row("a", image_size=30))
-        with pytest.raises(UserError, match="a: input of 30x30 pixels; both must be divisible"):
+        with pytest.raises(UserError, match="a: .*30x30"):
             RowCounter(table)(table.rows[0], table.rows[0].build)

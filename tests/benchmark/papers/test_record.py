@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ class TestTheRecord:
     def test_half_of_one_is_refused(self, tmp_path: Path):
         path = write_reproduction_record(RECORD, tmp_path)
         path.write_text(path.read_text()[:-10])
-        with pytest.raises(RecordError, match="is not a result record of schema 1"):
+        with pytest.raises(RecordError, match="schema 1"):
             read_reproduction_record(path)
 
     def test_a_figure_that_is_no_number_is_refused(self):
@@ -57,5 +58,5 @@ class TestTheRecord:
 
     @pytest.mark.parametrize("text", ["0.2", "", "=0.1", "about 0.1"])
     def test_a_text_that_is_not_the_figure_is_refused(self, text: str):
-        with pytest.raises(ValueError, match=f"the text '{text}' does not say 0.1"):
+        with pytest.raises(ValueError, match=re.escape(repr(text))):
             Reported(value=0.1, text=text, seen=True)

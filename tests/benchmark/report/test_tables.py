@@ -388,7 +388,7 @@ def test_links_hold_wherever_the_report_lies(make_record, store, tmp_path):
 
 
 def test_no_record_at_all_says_what_to_run(tmp_path):
-    with pytest.raises(MissingResultsError, match="no result record in .*; run `spikebench run`"):
+    with pytest.raises(MissingResultsError, match="spikebench run"):
         write_report(tmp_path)
     assert not (tmp_path / "report").exists()
 

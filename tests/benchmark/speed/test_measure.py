@@ -109,7 +109,7 @@ class TestTurns:
 
     def test_do_not_begin_where_the_model_cannot_be_built(self, worker):
         worker.broken[("-", "prepare")] = WorkerError("input of 30x30 pixels")
-        with pytest.raises(UserError, match="^meta_spikeformer_nano: input of 30x30 pixels$"):
+        with pytest.raises(UserError, match="meta_spikeformer_nano.*30x30"):
             measure_speed(SETTINGS, contenders("a"), 3)
         assert worker.asked == [("-", "prepare")]
         assert worker.closed == ["-"]
@@ -118,7 +118,7 @@ class TestTurns:
 class TestProcess:
     def test_that_cannot_begin_says_why_in_one_line(self, tmp_path: Path):
         process = WorkerProcess(Contender(neurons="nope"), SETTINGS, tmp_path)
-        with pytest.raises(WorkerError, match="unknown neuron backend 'nope'") as caught:
+        with pytest.raises(WorkerError, match="'nope'") as caught:
             process.ask("build")
         assert "\n" not in str(caught.value)
         process.close()
@@ -127,7 +127,7 @@ class TestProcess:
     def test_that_is_killed_says_by_what(self, tmp_path: Path):
         process = WorkerProcess(None, SETTINGS, tmp_path)
         os.kill(process._process.pid, signal.SIGKILL)
-        with pytest.raises(WorkerError, match="ended by SIGKILL, as for want of memory"):
+        with pytest.raises(WorkerError, match="SIGKILL"):
             process.ask("prepare")
         process.close()
 
@@ -135,7 +135,7 @@ class TestProcess:
         odd = SETTINGS.model_copy(update={"image_size": 40})
         process = WorkerProcess(None, odd, tmp_path)
         for _ in range(2):
-            with pytest.raises(WorkerError, match="^input of 40x40 pixels; both must be"):
+            with pytest.raises(WorkerError, match="40x40"):
                 process.ask("prepare")
         process.close()
         assert process._process.returncode == -signal.SIGKILL

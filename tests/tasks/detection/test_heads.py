@@ -83,7 +83,7 @@ class TestRPNHead(DenseContract):
         return hand.conv("rpn_cls", x), hand.conv("rpn_reg", x)
 
     def test_more_convolutions_are_refused(self):
-        with pytest.raises(ConfigError, match="num_convs=2; a SpikingRPNHead has 1"):
+        with pytest.raises(ConfigError, match="num_convs=2"):
             SpikingRPNHead(**SINGLE_LEVEL, num_convs=2)
 
 
@@ -151,7 +151,7 @@ class TestBoxHead(RegionContract):
     @pytest.mark.parametrize("option", ["with_avg_pool", "with_cls", "with_reg"])
     def test_options_that_it_does_not_follow_are_refused(self, option: str):
         value = option == "with_avg_pool"
-        with pytest.raises(ConfigError, match=f"{option}={value}.*pools nothing and has both"):
+        with pytest.raises(ConfigError, match=f"{option}={value}"):
             SpikingShared2FCBBoxHead(**BOX, **{option: value})
 
 
@@ -199,7 +199,7 @@ class TestMaskHead(RegionContract):
 
     @pytest.mark.parametrize("method", [None, "nearest"])
     def test_other_upsampling_is_refused(self, method: str | None):
-        with pytest.raises(ConfigError, match=rf"type={method!r}; expected 'deconv'"):
+        with pytest.raises(ConfigError, match=repr(method)):
             SpikingFCNMaskHead(**MASK, upsample_cfg={"type": method, "scale_factor": 2})
 
 

@@ -343,10 +343,10 @@ class TestInsteadOfCocoMetric:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"metric": "proposal"}, "metric is 'proposal'; expected 'bbox', 'segm' or both"),
-            ({"metric": ["bbox", "sgem"]}, "metric is 'sgem'; expected 'bbox', 'segm' or both"),
-            ({"format_only": True}, "format_only=True .* use type='CocoMetric'"),
-            ({"resamples": -1}, "resamples is -1; expected 0, for no intervals, or more"),
+            ({"metric": "proposal"}, "'proposal'"),
+            ({"metric": ["bbox", "sgem"]}, "'sgem'"),
+            ({"format_only": True}, "format_only=True"),
+            ({"resamples": -1}, "resamples is -1"),
         ],
     )
     def test_what_it_does_not_do_is_refused(self, options: dict[str, Any], message: str):
@@ -358,11 +358,11 @@ class TestInsteadOfCocoMetric:
         metric.dataset_meta = {"classes": CLASSES}
         boxes = {"bboxes": np.zeros((0, 4)), "scores": np.zeros(0), "labels": np.zeros(0, int)}
         metric._coco_api = metric._annotations()
-        with pytest.raises(ConfigError, match="asks for 'segm', and the model predicts boxes al"):
+        with pytest.raises(ConfigError, match="'segm'"):
             metric.compute_metrics([({}, {"img_id": 1, **boxes})])
 
     def test_annotations_that_nobody_names_are_asked_for(self):
         metric = CocoAP()
         metric.dataset_meta = {"classes": CLASSES}
-        with pytest.raises(ConfigError, match="no annotations; name their file"):
+        with pytest.raises(ConfigError, match="ann_file"):
             metric.process({}, [{}])

@@ -116,7 +116,7 @@ def test_what_cannot_read_time_is_named_when_the_model_is_built(
     build, task: str, part: str, stock: str
 ):
     kept = ["model.backbone.time_steps=2", "+model.backbone.keep_time=true"]
-    with pytest.raises(ConfigError, match=f"{part.split('.')[-1]}.type='{stock}' reads maps"):
+    with pytest.raises(ConfigError, match=f"{part.split('.')[-1]}.type='{stock}'"):
         build(task, *kept, f"model.{part}.type={stock}")
 
 

@@ -38,7 +38,7 @@ def test_a_cpu_computes_in_bfloat16(dtype: str | None):
 
 @pytest.mark.parametrize("dtype", ["float16", "bf16"])
 def test_another_type_is_named(dtype: str):
-    with pytest.raises(ConfigError, match=f"optim_wrapper.dtype is '{dtype}'.*expected 'bfloat16'"):
+    with pytest.raises(ConfigError, match=f"'{dtype}'.*'bfloat16'"):
         wrapper(dtype=dtype)
 
 

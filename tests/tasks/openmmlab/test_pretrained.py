@@ -192,24 +192,24 @@ def test_nothing_is_read_before(tmp_path: Path):
     """A checkpoint of the whole model has its own; the file need not be there any more."""
     init = {"type": "Pretrained", "checkpoint": str(tmp_path / "gone.pth")}
     adapter = SpikingBackbone(NAME, init_cfg=init)
-    with pytest.raises(WeightsError, match="no such file: .*gone.pth"):
+    with pytest.raises(WeightsError, match=r"gone\.pth"):
         adapter.init_weights()
 
 
 def test_what_does_not_fit_is_refused_by_name(classifier: nn.Module, tmp_path: Path):
     smaller = build_backbone(NAME, embed_dims=(16, 48, 96, 128))
     torch.save(smaller.state_dict(), tmp_path / "smaller.pth")
-    with pytest.raises(WeightsError, match=r"smaller.pth do not fit.*of another shape: stages\."):
+    with pytest.raises(WeightsError, match=r"smaller\.pth.*stages\."):
         load(tmp_path / "smaller.pth")
 
     state = dict(classifier.state_dict())
     key = next(reversed(classifier.backbone.state_dict()))
     del state[f"backbone.{key}"]
     torch.save(state, tmp_path / "missing.pth")
-    with pytest.raises(WeightsError, match=f"missing.pth do not fit.*1 missing: {key}"):
+    with pytest.raises(WeightsError, match=rf"missing\.pth.*{key}"):
         load(tmp_path / "missing.pth")
 
     path = safetensors(classifier, tmp_path)
     path.write_bytes(path.read_bytes()[:-99])
-    with pytest.raises(WeightsError, match="nano.safetensors cannot be read as weights"):
+    with pytest.raises(WeightsError, match=r"nano\.safetensors"):
         load(path)

@@ -83,11 +83,11 @@ class TestFire:
         assert Fire(4, neuron="psn").neuron.weight.shape == (4, 4)
         with pytest.raises(TypeError, match="no_such_option"):
             Fire(2, no_such_option=1)
-        with pytest.raises(UnknownNameError, match="did you mean 'plif'"):
+        with pytest.raises(UnknownNameError, match="'plif'"):
             Fire(2, neuron="plf")
 
     def test_binary_steps_of_integers_would_be_more_time_steps(self):
-        with pytest.raises(ConfigError, match="spike_driven=True.*expected spike_driven=False"):
+        with pytest.raises(ConfigError, match="spike_driven=True"):
             Fire(2, neuron="ilif", spike_driven=True)
 
 

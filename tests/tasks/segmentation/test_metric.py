@@ -222,10 +222,10 @@ def test_the_type_alone_of_a_stock_evaluator_is_overridden(tmp_path: Path, stock
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iou_metrics": ["mIoU", "mDice"]}, r"iou_metrics is \['mIoU', 'mDice'\]; expected"),
-        ({"iou_metrics": "mFscore"}, r"iou_metrics is \['mFscore'\]; expected \['mIoU'\]"),
-        ({"format_only": True}, "format_only=True .* use type='IoUMetric'"),
-        ({"resamples": -1}, "resamples is -1; expected 0, for no intervals, or more"),
+        ({"iou_metrics": ["mIoU", "mDice"]}, r"'mDice'"),
+        ({"iou_metrics": "mFscore"}, r"'mFscore'"),
+        ({"format_only": True}, "format_only=True"),
+        ({"resamples": -1}, "resamples is -1"),
     ],
 )
 def test_what_it_does_not_do_is_refused(options: dict[str, Any], message: str):

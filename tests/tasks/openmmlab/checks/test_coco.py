@@ -71,14 +71,14 @@ class TestFiles:
     def test_that_are_no_json(self, path: Path, text: str):
         path.write_text(text, encoding="latin-1")
         (line,) = checked(path).errors
-        assert line.startswith(f"{path} is no JSON file, or cut short: ")
-        assert line.endswith("; get it again")
+        assert line.startswith(str(path))
+        assert "get it again" in line  # the remedy
 
     @pytest.mark.parametrize("content", [[], 3, None, {}, {"images": [], "annotations": []}])
     def test_of_another_format(self, path: Path, content: Any):
         trees.write(path, content)
         (line,) = checked(path).errors
-        assert line.startswith(f"{path} is not in COCO's format; expected an object with ")
+        assert line.startswith(f"{path} is not in COCO's format")
 
     @settings(
         deadline=None,

@@ -116,5 +116,5 @@ def test_what_is_wrong_is_said(tmp_path: Path, change: dict, problem: str):
 def test_nesting_without_end_is_no_crash(tmp_path: Path):
     path = tmp_path / "x.json"
     path.write_text("[" * 200_000)
-    with pytest.raises(ValueError, match="nested too deeply"):
+    with pytest.raises(ValueError, match="nested"):
         read_coco(path, masks=True)
