@@ -23,7 +23,7 @@ from spikebench.energy.running_statistics import ForwardPass, Operand, RunningSp
 from spikebench.energy.sample_tracking import SampleTracker
 from spikebench.energy.tensor_statistics import SampleShape, StatisticsCache, merged_axes
 from spikebench.energy.weight_tracking import WeightTracker, named_weights, tensors_in
-from spikebench.neurons import ILIF, is_neuron, update_cost
+from spikebench.neurons import is_neuron, update_cost
 
 _NAMES: dict[Any, str] = {}
 """Of the operations that are no composites of others."""
@@ -349,10 +349,7 @@ class OperationCounter(TorchDispatchMode):
         for name, spikes in self._spikes.items():
             module = self._model.get_submodule(name)
             cost = update_cost(module)
-            outputs = 1  # of an update
-            if isinstance(module, ILIF) and module.spike_driven:
-                outputs = int(module.spike_levels)
-            updates = spikes.elements / (images * outputs)
+            updates = spikes.elements / (images * cost.outputs)
             neurons = updates / self._steps
             found.append(
                 NeuronRow(

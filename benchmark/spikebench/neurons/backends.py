@@ -46,14 +46,15 @@ def _checked(name: str) -> str:
     return name
 
 
-_requested = _checked(os.environ.get("SPIKEBENCH_NEURONS", "auto"))
+_chosen: str | None = None
+"""What `use_backend` chose; None where SPIKEBENCH_NEURONS decides."""
 _broken: dict[str, str] = {}
 """Forms that "auto" tried here in vain, and why."""
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Run all neurons of this process in one form; SPIKEBENCH_NEURONS names the default.
+    """Run all neurons of this process in one form; SPIKEBENCH_NEURONS sets the default.
 
     Args:
         name: "auto", "reference", "compiled" or "triton".
@@ -61,12 +62,17 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         BackendError: there is no such form.
     """
-    global _requested
-    previous, _requested = _requested, _checked(name)
+    global _chosen
+    previous, _chosen = _chosen, _checked(name)
     try:
         yield
     finally:
-        _requested = previous
+        _chosen = previous
+
+
+def _requested() -> str:
+    """The backend asked for; the environment is read at each call, not at import."""
+    return _chosen or _checked(os.environ.get("SPIKEBENCH_NEURONS", "auto"))
 
 
 @lru_cache
@@ -116,8 +122,8 @@ def run(
     if torch.compiler.is_compiling() or is_in_torch_dispatch_mode() or x.numel() == 0:
         # An outer compiler fuses the reference itself; a counter sees nothing inside a kernel.
         return _reference(d, x, leak, threshold)
-    name = _requested
-    if name == "auto":
+    requested = name = _requested()
+    if requested == "auto":
         name = _automatic(x)
     elif (reason := available_backends(x.device.type)[name]) is not None:
         raise BackendError(f"neuron backend {name!r} cannot run here: {reason}")
@@ -129,7 +135,7 @@ def run(
     try:
         return restore(_Fused.apply(name, d, flat, leak, threshold))
     except (torch._dynamo.exc.TorchDynamoException, OSError, ImportError) as error:
-        if _requested != "auto":
+        if requested != "auto":
             raise
         _give_up(name, error)
         return run(d, x, leak, threshold)

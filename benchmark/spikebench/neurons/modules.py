@@ -22,11 +22,14 @@ class UpdateCost(NamedTuple):
         additions: charging, leaking and resetting the membrane; comparisons are free.
         multiplications: the leak, and other factors that do not fold into weights.
         states: values kept, such as the membrane.
+        outputs: spikes given per update: more than one where an integer spike comes out as binary
+            spikes of several time steps.
     """
 
     additions: int
     multiplications: int
     states: int
+    outputs: int = 1
 
 
 class Neuron(nn.Module):
@@ -35,8 +38,10 @@ class Neuron(nn.Module):
     Attributes:
         spike_levels: the largest spike; spikes are whole numbers from 0 to it.
         update_cost: what an update costs.
+        causal: whether a spike depends on no later time step.
     """
 
+    causal = True
     spike_levels = 1
     update_cost = UpdateCost(additions=1, multiplications=0, states=1)
 
@@ -235,6 +240,8 @@ class ILIF(_Recurrent):
             Dynamics(tau, False, threshold, None, detach_reset, levels), learn_threshold
         )
         self.spike_driven = spike_driven
+        if spike_driven:
+            self.update_cost = self.update_cost._replace(outputs=levels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents `(T, ...)` to integers `(T, ...)`, or to binary spikes `(T * D, ...)`."""
@@ -272,6 +279,8 @@ class PSN(Neuron):
         surrogate: as in `LIF`.
         alpha: as in `LIF`.
     """
+
+    causal = False
 
     def __init__(
         self,

@@ -28,7 +28,6 @@ from torch.utils.data import DataLoader
 
 from spikebench.backbones.classifier import Classifier
 from spikebench.files import replacing
-from spikebench.neurons import PSN
 from spikebench.progress import Progress
 from spikebench.registry import unknown_name
 from spikebench.results import BackboneInfo, DatasetInfo
@@ -164,8 +163,8 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
 
 
 def _is_causal(model: Classifier) -> bool:
-    """Whether what neurons do at a time step depends on none that is later."""
-    return not any(isinstance(layer, PSN) for layer in model.modules())
+    """Whether no time step depends on a later one: no layer says that it is not causal."""
+    return all(getattr(layer, "causal", True) for layer in model.modules())
 
 
 @contextlib.contextmanager
