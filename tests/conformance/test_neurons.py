@@ -8,19 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from spikebench.neurons import IF, ILIF, LIF, PLIF, PSN, Neuron, use_backend
+from spikebench.neurons import IF, ILIF, LIF, PLIF, PSN, SURROGATES, Neuron, use_backend
 from spikebench.neurons.backends import available_backends
 from tests.benchmark.neurons.forms import currents
 
 peer: Any = pytest.importorskip("spikingjelly.activation_based.neuron", reason="no SpikingJelly")
 surrogate: Any = pytest.importorskip("spikingjelly.activation_based.surrogate")
 
-THEIR_SURROGATES = {
-    "sigmoid": surrogate.Sigmoid(4.0),
-    "arctan": surrogate.ATan(2.0),
-    "rectangular": surrogate.Rect(1.0),
-    "triangular": surrogate.PiecewiseQuadratic(1.0),
-}
 FORMS = [name for name in ("reference", "compiled") if available_backends()[name] is None]
 
 
@@ -51,40 +45,43 @@ def test_lif_of_the_paper(form: str, time_steps: int):
 
 @pytest.mark.parametrize(
     ("v_reset", "detach", "decay_input", "name"),
-    list(itertools.product((0.0, None, -0.3), (False, True), (False, True), THEIR_SURROGATES)),
+    list(itertools.product((0.0, None, -0.3), (False, True), (False, True), SURROGATES)),
 )
 def test_lif_if_and_plif(v_reset, detach, decay_input, name):
-    ours = {"v_reset": v_reset, "detach_reset": detach, "surrogate": name}
-    theirs = {
-        "v_reset": v_reset,
-        "detach_reset": detach,
-        "surrogate_function": THEIR_SURROGATES[name],
-        "step_mode": "m",
-    }
-    assert_same(
-        LIF(3.0, 0.8, decay_input=decay_input, **ours),
-        peer.LIFNode(3.0, decay_input, 0.8, **theirs),
-        time_steps=4,
-    )
-    assert_same(IF(0.8, **ours), peer.IFNode(0.8, **theirs), time_steps=4)
-    assert_same(
-        PLIF(3.0, 0.8, decay_input=decay_input, **ours),
-        peer.ParametricLIFNode(3.0, decay_input, 0.8, **theirs),
-        time_steps=4,
-    )
+    shared = {"v_reset": v_reset, "detach_reset": detach, "surrogate": name, "alpha": 1.5}
+    for ours, kind in (
+        (LIF(3.0, 0.8, decay_input=decay_input, **shared), peer.LIFNode),
+        (IF(0.8, **shared), peer.IFNode),
+        (PLIF(3.0, 0.8, decay_input=decay_input, **shared), peer.ParametricLIFNode),
+    ):
+        theirs = ours.to_spikingjelly()
+        assert type(theirs) is kind
+        assert_same(ours, theirs, time_steps=4)
 
 
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize(("tau", "threshold", "levels"), [(4 / 3, 1.0, 4), (2.0, 0.5, 8)])
 def test_integer_lif(tau: float, threshold: float, levels: int, detach: bool):
-    theirs = peer.ILIFNode(
-        tau, threshold, surrogate.MultiLevelSpikeCount(levels), detach, step_mode="m"
-    )
-    assert_same(ILIF(tau, threshold, levels, detach), theirs, time_steps=4)
+    ours = ILIF(tau, threshold, levels, detach)
+    assert type(ours.to_spikingjelly()) is peer.ILIFNode
+    assert_same(ours, ours.to_spikingjelly(), time_steps=4)
 
 
 def test_parallel_neuron():
     torch.manual_seed(0)
-    ours, theirs = PSN(4), peer.PSN(4, surrogate.ATan(2.0))
-    theirs.load_state_dict(ours.state_dict())
-    assert_same(ours, theirs, time_steps=4)
+    ours = PSN(4)
+    assert type(ours.to_spikingjelly()) is peer.PSN
+    assert_same(ours, ours.to_spikingjelly(), time_steps=4)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "reason"),
+    [
+        (LIF(learn_threshold=True), "learnt"),
+        (ILIF(spike_driven=True), "binary"),
+        (Neuron(), "Neuron"),
+    ],
+)
+def test_a_neuron_without_a_counterpart_is_refused(neuron: Neuron, reason: str):
+    with pytest.raises(ValueError, match=reason):
+        neuron.to_spikingjelly()

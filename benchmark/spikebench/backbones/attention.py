@@ -17,14 +17,11 @@ neurons give integers up to D, what SN reads is in units of D, so that it stays 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from spikebench.backbones.layers import ConvNorm, Mask, MatMul, RepConvNorm
-
-Attention = Literal["sdsa1", "sdsa2", "sdsa3", "sdsa4"]
-AttentionConv = Literal["rep", "conv3x3", "conv1x1"]
 
 ATTENTION_CONVS: dict[str, Callable[[int], nn.Module]] = {
     "rep": RepConvNorm,
@@ -32,6 +29,8 @@ ATTENTION_CONVS: dict[str, Callable[[int], nn.Module]] = {
     "conv1x1": lambda dim: ConvNorm(dim, dim, 1),
 }
 """What makes Q, K, V and the output of an attention: convolution and batch norm."""
+
+AttentionConv = Annotated[str, ATTENTION_CONVS]
 
 
 class SpikeDrivenAttention(nn.Module):
@@ -143,3 +142,5 @@ ATTENTIONS: dict[str, type[SpikeDrivenAttention]] = {
     "sdsa3": SDSA3,
     "sdsa4": SDSA4,
 }
+
+Attention = Annotated[str, ATTENTIONS]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -36,12 +36,11 @@ from spikebench.backbones.blocks import (
 )
 from spikebench.backbones.layers import ConvNorm, RepConvNorm
 from spikebench.backbones.zoo import FeatureInfo, register_backbone, to_time_first
-from spikebench.neurons import neuron_factory
+from spikebench.neurons import NeuronName, neuron_factory
 from spikebench.registry import unknown_name
 
 Choice = TypeVar("Choice")
 
-NeuronName = Literal["lif", "if", "plif", "ilif", "psn"]
 CONV_NORMS = (ConvNorm, RepConvNorm)
 FIRING_CURRENT = 2.0
 """What makes a LIF with tau = 2 and threshold 1 fire in its first time step."""

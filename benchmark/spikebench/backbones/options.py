@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from spikebench.registry import BACKBONES
+from spikebench.registry import BACKBONES, Registry
 
 
 class Option(NamedTuple):
@@ -25,7 +25,8 @@ def backbone_options(name: str) -> list[Option]:
 
     They are those of its function and, where that passes on `**keywords`, those of the class that
     the function is annotated to return; the function's own defaults count. Values come from
-    annotations, and what an option does from Google-style docstrings.
+    annotations (`Literal`, or `Annotated[str, names]` with a registry or a mapping of the names),
+    and what an option does from Google-style docstrings.
 
     Args:
         name: as in `list_backbones()`.
@@ -99,7 +100,8 @@ def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
     for name, written in getattr(function, "__annotations__", {}).items():
         alone = SimpleNamespace(__annotations__={name: written})
         try:
-            hints |= get_type_hints(alone, getattr(function, "__globals__", {}))
+            globals_ = getattr(function, "__globals__", {})
+            hints |= get_type_hints(alone, globals_, include_extras=True)
         except (NameError, AttributeError):
             hints[name] = written
     return hints
@@ -115,6 +117,12 @@ def _values(hint: Any) -> str:
 def _value(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return ", ".join(map(str, get_args(hint)))
+    if get_origin(hint) is Annotated:
+        plain, *notes = get_args(hint)
+        names = next((note for note in notes if isinstance(note, Registry | Mapping)), None)
+        if names is None:
+            return _value(plain)
+        return ", ".join(names.names() if isinstance(names, Registry) else names)
     if hint is bool:
         return "True, False"
     if hint is NoneType:

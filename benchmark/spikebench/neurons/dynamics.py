@@ -5,10 +5,10 @@ v[-1] = v0 (0 with soft reset), for t = 0 .. T-1:
 
     charge   h[t] = v[t-1] + (x[t] - (v[t-1] - v0)) / tau     LIF whose input decays as its membrane
              h[t] = v[t-1] - (v[t-1] - v0) / tau + x[t]       LIF whose input does not
+             h[t] = (1 - 1 / tau) v[t-1] + x[t]               the same at v0 = 0, but for rounding
              h[t] = v[t-1] + x[t]                             IF
-             h[t] = (1 - 1 / tau) v[t-1] + x[t]               I-LIF
-    fire     s[t] = 1 if h[t] >= theta else 0                 binary spikes
-             s[t] = round(clamp(h[t] / theta, 0, D))          integer spikes of I-LIF
+    fire     s[t] = 1 if h[t] >= theta else 0                 at a threshold: binary spikes
+             s[t] = round(clamp(h[t] / theta, 0, D))          by rounding: integer spikes
     reset    v[t] = s[t] v0 + (1 - s[t]) h[t]                 hard
              v[t] = h[t] - theta s[t]                         soft
 
@@ -27,6 +27,7 @@ theta = 1, a hard detached reset to 0 and the sigmoid surrogate at alpha = 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,16 +42,21 @@ class Dynamics:
     Attributes:
         tau: membrane time constant in time steps; None for IF.
         decay_input: whether the input decays as the membrane does.
+        scale_membrane: whether the leak scales the membrane, as in I-LIF, and does not subtract a
+            part of it: the same but for rounding. For a membrane that rests at 0.
+        firing: how spikes follow from the membrane, "threshold" or "round".
         threshold: theta.
         v_reset: v0, to which a hard reset sets the membrane; None for a soft reset.
         detach_reset: whether the gradient ends at the spike in the reset.
-        levels: the largest spike: 1 for binary spikes, D for the integers of I-LIF.
-        surrogate: as in `SURROGATES`; integer spikes have a surrogate of their own.
+        levels: the largest spike: 1 at a threshold, D by rounding.
+        surrogate: as in `SURROGATES`; rounding has a surrogate of its own.
         alpha: its sharpness.
     """
 
     tau: float | None = 2.0
     decay_input: bool = True
+    scale_membrane: bool = False
+    firing: Literal["threshold", "round"] = "threshold"
     threshold: float = 1.0
     v_reset: float | None = 0.0
     detach_reset: bool = True
@@ -62,7 +68,7 @@ class Dynamics:
 def charge(d: Dynamics, x: Tensor, v: Tensor | float, leak: Tensor | None) -> Tensor:
     """h[t] of the current x[t] and the membrane v[t-1]."""
     rest = d.v_reset or 0.0
-    if d.levels > 1:
+    if d.scale_membrane:
         assert d.tau is not None
         return (1 - 1 / d.tau) * v + x
     if leak is not None:
@@ -91,7 +97,10 @@ def forward(
     v: Tensor | float = d.v_reset or 0.0
     for current in x.unbind(0):
         h = charge(d, current, v, leak)
-        s = count(h / theta, d.levels) if d.levels > 1 else spike(h - theta, d.surrogate, d.alpha)
+        if d.firing == "round":
+            s = count(h / theta, d.levels)
+        else:
+            s = spike(h - theta, d.surrogate, d.alpha)
         spikes.append(s)
         if len(spikes) < len(x):
             fired = s.detach() if d.detach_reset else s
@@ -130,7 +139,10 @@ def backward(
     for current in x.unbind(0):
         before.append(v)
         h = charge(d, current, v, leak)
-        s = (h / theta).clamp(0, d.levels).round() if d.levels > 1 else (h >= theta).to(h.dtype)
+        if d.firing == "round":
+            s = (h / theta).clamp(0, d.levels).round()
+        else:
+            s = (h >= theta).to(h.dtype)
         charged.append(h)
         fired.append(s)
         v = h - theta * s if d.v_reset is None else s * rest + (1 - s) * h
@@ -149,7 +161,7 @@ def backward(
     grad_v: Tensor | None = None  # of v[t]
     for t in range(len(charged) - 1, -1, -1):
         h, s = charged[t], fired[t]
-        if d.levels > 1:
+        if d.firing == "round":
             slope = inside(h / theta, d.levels) / theta  # ds / dh
             slope_theta = -slope * h / theta  # ds / dtheta
         else:

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikebench.registry import unknown_name
+
 
 def sigmoid(u: Tensor, alpha: float) -> Tensor:
     """The slope of a sigmoid of alpha u."""
@@ -50,6 +52,31 @@ SURROGATES: dict[str, Callable[[Tensor, float], Tensor]] = {
 """Names to gradients: functions of (distance from the threshold, alpha)."""
 
 DEFAULT_ALPHA = {"sigmoid": 4.0, "arctan": 2.0, "rectangular": 1.0, "triangular": 1.0}
+
+_SPIKINGJELLY = {
+    "sigmoid": "Sigmoid",
+    "arctan": "ATan",
+    "rectangular": "Rect",
+    "triangular": "PiecewiseQuadratic",
+}
+
+
+def surrogate_settings(name: str, alpha: float | None) -> dict[str, Any]:
+    """The fields `surrogate` and `alpha` of a neuron; an alpha of None is the default.
+
+    Raises:
+        UnknownNameError: there is no such surrogate; the message suggests near ones.
+    """
+    if name not in DEFAULT_ALPHA:
+        raise unknown_name("surrogate", name, DEFAULT_ALPHA)
+    return {"surrogate": name, "alpha": DEFAULT_ALPHA[name] if alpha is None else alpha}
+
+
+def spikingjelly_surrogate(name: str, alpha: float) -> Any:
+    """Build SpikingJelly's surrogate of the same slope; an optional package."""
+    from spikingjelly.activation_based import surrogate
+
+    return getattr(surrogate, _SPIKINGJELLY[name])(alpha)
 
 
 class _Spike(torch.autograd.Function):

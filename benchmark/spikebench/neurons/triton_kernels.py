@@ -24,9 +24,9 @@ BLOCK = 512
 @triton.jit
 def _charge(
     x, v, leak, TAU: tl.constexpr, RATE: tl.constexpr, DECAY_INPUT: tl.constexpr,
-    REST: tl.constexpr, LEVELS: tl.constexpr, LEARNT_LEAK: tl.constexpr,
+    REST: tl.constexpr, SCALE_MEMBRANE: tl.constexpr, LEARNT_LEAK: tl.constexpr,
 ):  # fmt: skip
-    if LEVELS > 1:
+    if SCALE_MEMBRANE:
         h = (1 - RATE) * v + x
     elif LEARNT_LEAK:
         h = v + (x - (v - REST)) * leak if DECAY_INPUT else v - (v - REST) * leak + x
@@ -40,8 +40,8 @@ def _charge(
 
 
 @triton.jit
-def _fire(h, theta, LEVELS: tl.constexpr):
-    if LEVELS > 1:
+def _fire(h, theta, ROUND: tl.constexpr, LEVELS: tl.constexpr):
+    if ROUND:
         u = tl.minimum(tl.maximum(tl.div_rn(h, theta + tl.zeros_like(h)), 0.0), LEVELS)
         s = (u + 12582912.0) - 12582912.0  # 1.5 * 2^23: rounds to nearest, halves to even
     else:
@@ -55,10 +55,13 @@ def _reset(h, s, theta, REST: tl.constexpr, HARD: tl.constexpr):
 
 
 @triton.jit
-def _slope(h, theta, LEVELS: tl.constexpr, SURROGATE: tl.constexpr, ALPHA: tl.constexpr):
+def _slope(
+    h, theta, ROUND: tl.constexpr, LEVELS: tl.constexpr, SURROGATE: tl.constexpr,
+    ALPHA: tl.constexpr,
+):  # fmt: skip
     """The surrogate of ds / dh."""
     u = h - theta
-    if LEVELS > 1:
+    if ROUND:
         level = h / theta
         slope = tl.where((level >= 0) & (level <= LEVELS), 1 / theta, 0.0)
     elif SURROGATE == "sigmoid":
@@ -78,7 +81,8 @@ def _slope(h, theta, LEVELS: tl.constexpr, SURROGATE: tl.constexpr, ALPHA: tl.co
 def _forward_kernel(
     x_ptr, spike_ptr, leak_ptr, theta_ptr, n, x_step,
     T: tl.constexpr, TAU: tl.constexpr, RATE: tl.constexpr, DECAY_INPUT: tl.constexpr,
-    THETA: tl.constexpr, REST: tl.constexpr, HARD: tl.constexpr, LEVELS: tl.constexpr,
+    SCALE_MEMBRANE: tl.constexpr, THETA: tl.constexpr, REST: tl.constexpr, HARD: tl.constexpr,
+    ROUND: tl.constexpr, LEVELS: tl.constexpr,
     LEARNT_LEAK: tl.constexpr, LEARNT_THETA: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     n, x_step = tl.cast(n, tl.int64), tl.cast(x_step, tl.int64)  # T * N may pass 2^31
@@ -89,8 +93,8 @@ def _forward_kernel(
     v = tl.full((BLOCK,), REST, tl.float32)
     for t in tl.static_range(T):
         x = tl.load(x_ptr + t * x_step + at, inside, 0.0).to(tl.float32)
-        h = _charge(x, v, leak, TAU, RATE, DECAY_INPUT, REST, LEVELS, LEARNT_LEAK)
-        s = _fire(h, theta, LEVELS)
+        h = _charge(x, v, leak, TAU, RATE, DECAY_INPUT, REST, SCALE_MEMBRANE, LEARNT_LEAK)
+        s = _fire(h, theta, ROUND, LEVELS)
         tl.store(spike_ptr + t * n + at, s, inside)
         v = _reset(h, s, theta, REST, HARD)
 
@@ -99,7 +103,8 @@ def _forward_kernel(
 def _backward_kernel(
     x_ptr, grad_ptr, out_ptr, leak_ptr, theta_ptr, leak_out_ptr, theta_out_ptr, n, x_step,
     T: tl.constexpr, TAU: tl.constexpr, RATE: tl.constexpr, DECAY_INPUT: tl.constexpr,
-    THETA: tl.constexpr, REST: tl.constexpr, HARD: tl.constexpr, LEVELS: tl.constexpr,
+    SCALE_MEMBRANE: tl.constexpr, THETA: tl.constexpr, REST: tl.constexpr, HARD: tl.constexpr,
+    ROUND: tl.constexpr, LEVELS: tl.constexpr,
     LEARNT_LEAK: tl.constexpr, LEARNT_THETA: tl.constexpr, DETACH: tl.constexpr,
     SURROGATE: tl.constexpr, ALPHA: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -120,18 +125,18 @@ def _backward_kernel(
     v = tl.full((BLOCK,), REST, tl.float32)
     for t in tl.static_range(T):
         x = tl.load(x_ptr + t * x_step + at, inside, 0.0).to(tl.float32)
-        h = _charge(x, v, leak, TAU, RATE, DECAY_INPUT, REST, LEVELS, LEARNT_LEAK)
+        h = _charge(x, v, leak, TAU, RATE, DECAY_INPUT, REST, SCALE_MEMBRANE, LEARNT_LEAK)
         before = before + (v,)  # type: ignore[assignment]
         charged = charged + (h,)  # type: ignore[assignment]
-        v = _reset(h, _fire(h, theta, LEVELS), theta, REST, HARD)
+        v = _reset(h, _fire(h, theta, ROUND, LEVELS), theta, REST, HARD)
 
     grad_v = tl.zeros((BLOCK,), tl.float32)  # of v[t]
     grad_leak = tl.zeros((BLOCK,), tl.float32)
     grad_theta = tl.zeros((BLOCK,), tl.float32)
     for t in tl.static_range(T - 1, -1, -1):
         h = charged[t]
-        s = _fire(h, theta, LEVELS)
-        slope = _slope(h, theta, LEVELS, SURROGATE, ALPHA)
+        s = _fire(h, theta, ROUND, LEVELS)
+        slope = _slope(h, theta, ROUND, LEVELS, SURROGATE, ALPHA)
         grad_s = tl.load(grad_ptr + t * n + at, inside, 0.0).to(tl.float32)
         if HARD:
             grad_h = grad_v * (1 - s)
@@ -143,7 +148,7 @@ def _backward_kernel(
             if not DETACH:
                 grad_s -= grad_v * theta
         grad_h += grad_s * slope
-        grad_theta -= grad_s * slope * h / theta if LEVELS > 1 else grad_s * slope
+        grad_theta -= grad_s * slope * h / theta if ROUND else grad_s * slope
         if LEARNT_LEAK:
             drift = REST - before[t]
             if DECAY_INPUT:
@@ -162,9 +167,11 @@ def _constants(d: Dynamics, leak: Tensor | None, threshold: Tensor | None) -> di
         "TAU": d.tau or 0.0,
         "RATE": 1 / d.tau if d.tau else 0.0,
         "DECAY_INPUT": d.decay_input,
+        "SCALE_MEMBRANE": d.scale_membrane,
         "THETA": d.threshold,
         "REST": d.v_reset or 0.0,
         "HARD": d.v_reset is not None,
+        "ROUND": d.firing == "round",
         "LEVELS": d.levels,
         "LEARNT_LEAK": leak is not None,
         "LEARNT_THETA": threshold is not None,

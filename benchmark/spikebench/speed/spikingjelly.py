@@ -9,11 +9,9 @@ import torch
 from torch import nn
 
 from spikebench.errors import UserError
-from spikebench.neurons import LIF, Neuron
+from spikebench.neurons import Neuron
 
 PEER = "spikingjelly"
-
-_SURROGATES = {"sigmoid": "Sigmoid", "arctan": "ATan"}
 
 
 def peers(device: str) -> list[str]:
@@ -42,48 +40,19 @@ def choose(peer: str) -> None:
 
 
 def replace_neurons(model: nn.Module) -> nn.Module:
-    """Put SpikingJelly's LIF in the place of each LIF of a model, in place; weights stay.
+    """Replace each neuron of a model by its SpikingJelly counterpart, in place; weights stay.
 
     Raises:
-        ValueError: the model has no neuron of ours, or one that is no LIF (see `lif_node`).
+        ValueError: the model has no neuron of ours, or one without a counterpart.
     """
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, Neuron)]
     if not found:
         raise ValueError(f"{type(model).__name__} has no neuron of spikebench.neurons to replace")
     for name, neuron in found:
         if name == "":
-            return lif_node(neuron)
-        model.set_submodule(name, lif_node(neuron, name))
+            return neuron.to_spikingjelly()
+        model.set_submodule(name, neuron.to_spikingjelly())
     return model
-
-
-def lif_node(neuron: Neuron, name: str = "the neuron") -> nn.Module:
-    """SpikingJelly's multi-step LIFNode with the constants of one of our LIF layers.
-
-    Raises:
-        ValueError: there is none: another neuron, a learnt threshold, an unmatched surrogate.
-    """
-    from spikingjelly.activation_based import neuron as nodes
-    from spikingjelly.activation_based import surrogate
-
-    if not isinstance(neuron, LIF) or neuron.learnt_threshold is not None:
-        raise ValueError(f"{name} is {neuron}; SpikingJelly's LIFNode can only stand for a LIF")
-    constants = neuron.dynamics
-    assert constants.tau is not None
-    if constants.surrogate not in _SURROGATES:
-        raise ValueError(
-            f"{name} has the surrogate {constants.surrogate!r}; expected one of "
-            f"{', '.join(_SURROGATES)}, which SpikingJelly has too"
-        )
-    return nodes.LIFNode(
-        tau=float(constants.tau),
-        decay_input=constants.decay_input,
-        v_threshold=constants.threshold,
-        v_reset=constants.v_reset,
-        surrogate_function=getattr(surrogate, _SURROGATES[constants.surrogate])(constants.alpha),
-        detach_reset=constants.detach_reset,
-        step_mode="m",
-    )
 
 
 def reset(model: nn.Module) -> None:

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikebench import build_backbone
+from spikebench.backbones.options import backbone_options
+from spikebench.neurons import IF, Neuron, neuron_factory
+from spikebench.registry import NEURONS, UnknownNameError
+
+
+@pytest.mark.parametrize("name", NEURONS.names())
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_membrane_is_float32(name: str, dtype: torch.dtype):
+    torch.manual_seed(0)
+    neuron = neuron_factory(name, 4)()
+    x = (1.2 * torch.randn(4, 3, 500) + 0.5).to(dtype)
+    with torch.autocast("cpu", dtype=dtype):
+        spikes = neuron(x)
+    assert spikes.dtype == dtype
+    assert torch.equal(spikes.float(), neuron(x.float()))
+
+
+@pytest.mark.parametrize("name", NEURONS.names())
+def test_every_neuron_keeps_its_range_and_any_layout(name: str):
+    torch.manual_seed(0)
+    neuron = neuron_factory(name, 4)()
+    x = 2 * torch.randn(4, 2, 6, 5, 3).transpose(2, 4)
+    spikes = neuron(x)
+    assert spikes.shape == x.shape
+    assert set(spikes.unique().tolist()) <= set(range(neuron.spike_levels + 1))
+    assert torch.equal(spikes, neuron(x.contiguous()))
+    assert neuron(x[:, :0]).shape == (4, 0, 3, 5, 6)
+
+
+def test_the_factory_builds_by_name_or_callable():
+    assert neuron_factory("lif")(threshold=0.5).threshold == 0.5
+    assert neuron_factory(IF)().dynamics.tau is None
+    with pytest.raises(UnknownNameError, match="ilfi"):
+        neuron_factory("ilfi")
+
+
+def test_a_neuron_of_another_package_works_in_a_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    info = tmp_path / "sharp-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sharp\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[spikebench.neurons]\nsharp = sharp_neurons:Sharp\n")
+    (tmp_path / "sharp_neurons.py").write_text(
+        "from spikebench.neurons import LIF\nclass Sharp(LIF):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(NEURONS, "_entries", dict(NEURONS._entries))
+    monkeypatch.delitem(vars(NEURONS), "_points", raising=False)
+
+    listed = {option.name: option.values for option in backbone_options("meta_spikeformer_nano")}
+    assert "sharp" in listed["neuron"].split(", ")
+    model = build_backbone("meta_spikeformer_nano", neuron="sharp")
+    neurons = [module for module in model.modules() if isinstance(module, Neuron)]
+    assert {type(neuron).__name__ for neuron in neurons} == {"Sharp"}
+    vars(NEURONS).pop("_points")
