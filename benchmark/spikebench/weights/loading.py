@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikebench.errors import UserError
-from spikebench.weights.meta_spikeformer import published_prefix, translate_published
+from spikebench.weights.published import find_layout
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 
@@ -26,11 +26,11 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> nn
     Args:
         model: what `build_backbone` or `build_classifier` returned.
         source: a file (`.safetensors`, or anything `torch.save` wrote) or a state dict. Understood
-            are the layout of this project, that of the published Meta-SpikeFormer code, either
-            wrapped (`{"model": ...}`, `{"state_dict": ...}`), and keys with a common prefix
+            are the layout of this project and those of published codes (`weights.published`),
+            either wrapped (`{"model": ...}`, `{"state_dict": ...}`), and keys with a common prefix
             (`module.`, `model.`, `backbone.`). What lies outside the prefix is not the model's and
-            is left out: so a classifier's weights load into its backbone. A distillation head is
-            never left out, for the mean of both heads is what was trained. T may differ, unless
+            is left out, so a classifier's weights load into its backbone. A distillation head is
+            never left out: the mean of both heads is what was trained. T may differ, unless
             neurons learn weights over time.
 
     Returns:
@@ -72,8 +72,11 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> nn
 def in_our_layout(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The model's tensors in a checkpoint, unwrapped, the published ones under our names."""
     state = unwrap(content)
-    prefix = published_prefix(state)
-    return state if prefix is None else translate_published(state, prefix)
+    found = find_layout(state)
+    if found is None:
+        return state
+    layout, prefix = found
+    return layout.translate(state, prefix)
 
 
 def head_arguments(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:

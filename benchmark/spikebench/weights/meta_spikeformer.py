@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 
-from torch import Tensor
+from spikebench.weights.published import LAYOUTS, PublishedLayout
 
 _STAGES = {
     "downsample1_1": "stages.0.downsample",
@@ -46,19 +46,8 @@ _RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 ]
 
 
-def published_prefix(keys: Iterable[str]) -> str | None:
-    """What stands before the published names (`module.`, or nothing); None for other layouts."""
-    for key in keys:
-        prefix, name, _ = key.rpartition("downsample1_1.encode_conv.")
-        if name and (not prefix or prefix.endswith(".")):
-            return prefix
-    return None
-
-
 def from_published(name: str) -> str:
-    """The name in our `Classifier` of what the published code calls `name`.
-
-    Works for parameters, buffers and modules.
+    """The name in our `Classifier` of a published parameter, buffer or module.
 
     Example:
         >>> from_published("block3.0.attn.q_conv.0.body.1.bn.weight")
@@ -71,16 +60,12 @@ def from_published(name: str) -> str:
     return name
 
 
-def translate_published(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """A published state dict in the names and shapes of our `Classifier`.
-
-    Args:
-        state: the published tensors.
-        prefix: what stands before their names; tensors without it are left out.
-    """
-    return {
+LAYOUTS.register(
+    PublishedLayout(
+        markers=("downsample1_1.encode_conv.",),
+        rename=from_published,
         # pointwise convolutions over tokens, (O, I, 1), are ours over pixels, (O, I, 1, 1)
-        from_published(key.removeprefix(prefix)): value[..., None] if value.dim() == 3 else value
-        for key, value in state.items()
-        if key.startswith(prefix)
-    }
+        reshape=lambda tensor: tensor[..., None] if tensor.dim() == 3 else tensor,
+    ),
+    name="meta_spikeformer",
+)

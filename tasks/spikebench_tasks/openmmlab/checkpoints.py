@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from spikebench.weights.loading import WeightsError, read_weights, unwrap
-from spikebench.weights.meta_spikeformer import published_prefix, translate_published
+from spikebench.weights.published import find_layout
 from spikebench_tasks.openmmlab.resuming import restart_randomness
 
 log = logging.getLogger("spikebench")
@@ -209,10 +209,10 @@ def _in_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a whole model, without what wrapped it, and a published backbone as ours is."""
     wrapped = bool(state) and all(key.startswith("module.") for key in state)
     state = {key.removeprefix("module.") if wrapped else key: state[key] for key in state}
-    prefix = published_prefix(state)
-    if not prefix:
+    layout, prefix = find_layout(state) or (None, "")
+    if layout is None or not prefix:
         return state
-    backbone = translate_published(state, prefix)
+    backbone = layout.translate(state, prefix)
     return {
         **{key: value for key, value in state.items() if not key.startswith(prefix)},
         **{key.replace("backbone.", "backbone.model.", 1): backbone[key] for key in backbone},
