@@ -36,13 +36,13 @@ FORMS: Mapping[Form, FormInfo] = MappingProxyType(
         "dense": FormInfo(
             "norms folded",
             "batch norms folded into convolutions",
-            {"fold_norms": True, "fuse_rep_conv": False, "fuse_sep_conv": False},
+            {"fold_norms": True, "fuse": False},
         ),
         # what the papers' energies assume: spikes meet every weight
         "paper": FormInfo(
             "re-param.",
             "batch norms folded, and linear convolutions in a row fused into one",
-            {"fold_norms": True, "fuse_rep_conv": True, "fuse_sep_conv": True},
+            {"fold_norms": True, "fuse": True},
         ),
     }
 )

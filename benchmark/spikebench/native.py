@@ -1,4 +1,4 @@
-"""C++ kernels, compiled when they are first needed, into the user's cache."""
+"""C++ kernels, compiled into the user's cache on first use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import platform
 import shutil
 import subprocess
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,29 +18,28 @@ from spikebench.files import cache_root, replacing
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 
 
-def load_kernels(source: Path, otherwise: str, flags: Sequence[str] = FLAGS) -> ctypes.CDLL | None:
-    """The compiled functions of a source file; None, with a warning, where there is no way.
+def load_kernels(source: Path, otherwise: str) -> ctypes.CDLL | None:
+    """Load the functions of a C++ file; None, with a warning, if it cannot be compiled.
 
     Args:
         source: a C++ file whose functions are `extern "C"`.
-        otherwise: what happens without, as the warning says it.
-        flags: of the compiler.
+        otherwise: what happens without it, for the warning.
     """
     try:
-        return ctypes.CDLL(str(_compile(source, flags)))
+        return ctypes.CDLL(str(_compile(source)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
-        warnings.warn(f"{otherwise}, for no kernel: {reason}", stacklevel=3)
+        warnings.warn(f"{otherwise}: no kernel: {reason}", stacklevel=3)
         return None
 
 
-def _compile(source: Path, flags: Sequence[str]) -> Path:
+def _compile(source: Path) -> Path:
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if not compiler:
         raise FileNotFoundError("neither g++ nor clang++ was found; install one or set CXX")
     # PyTorch's own OpenMP, so that both share one pool of threads
     openmp = sorted(Path(torch.__file__).parent.glob("lib/libgomp*.so*"))[:1]
-    command = [compiler, *flags, str(source), "-Wl,--as-needed", *map(str, openmp)]
+    command = [compiler, *FLAGS, str(source), "-Wl,--as-needed", *map(str, openmp)]
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
     key = hashlib.sha256()
     for part in (*command, version.stdout, torch.__version__, _processor(), source.read_text()):

@@ -34,13 +34,13 @@ def test_a_source_is_compiled_once(source, monkeypatch):
 def test_no_compiler_is_a_warning(source, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.warns(UserWarning, match=r"it is slow, for no kernel: neither g\+\+ nor clang"):
+    with pytest.warns(UserWarning, match=r"it is slow: .*g\+\+"):
         assert native.load_kernels(source, "it is slow") is None
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 def test_what_does_not_compile_is_a_warning(source):
     source.write_text("no C++")
-    with pytest.warns(UserWarning, match="it is slow, for no kernel: .*error"):
+    with pytest.warns(UserWarning, match="it is slow: .*error"):
         assert native.load_kernels(source, "it is slow") is None
     assert cached(source) == []

@@ -21,7 +21,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from spikebench.backbones.layers import ConvNorm, Mask, MatMul, RepConvNorm
+from spikebench.backbones.layers import ConvNorm, Mask, MatMul
+from spikebench.backbones.rep_conv import RepConvNorm
+from spikebench.neurons import spike_levels
 
 ATTENTION_CONVS: dict[str, Callable[[int], nn.Module]] = {
     "rep": RepConvNorm,
@@ -63,7 +65,7 @@ class SpikeDrivenAttention(nn.Module):
         self.k, self.k_lif = conv(dim), neuron()
         if self.has_values:
             self.v, self.v_lif = conv(dim), neuron()
-        self.unit = 1 / getattr(self.q_lif, "spike_levels", 1)
+        self.unit = 1 / (spike_levels(self.q_lif) or 1)
         self.attn_lif = neuron(threshold=0.5, learn_threshold=self.learn_threshold)
         self.proj = conv(dim)
 

@@ -1,17 +1,32 @@
-"""Layers over time: each takes and gives (T, B, C, H, W)."""
+"""Layers over time that architectures share: each takes and gives (T, B, C, H, W).
+
+A branch of a residual block ends in a batch norm: it gives a current f. A shortcut joins it to what
+the branch read, so that a block maps x to the next x; SN is a spiking neuron:
+
+    membrane    x + f(SN(x))    x is a membrane; the branch begins with the neuron
+    sew         x + SN(f(x))    x is whole numbers: sums of spikes
+    vanilla     SN(x + f(x))    x is spikes
+
+Membrane shortcut: Hu et al., arXiv 2112.08954; spike-element-wise (SEW): Fang et al., NeurIPS 2021,
+arXiv 2102.04159; vanilla: that of spiking ResNets before them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikebench.backbones.recompute import fire
+from spikebench.backbones.folding import folded, is_foldable
+from spikebench.backbones.recompute import fire, recomputed
+from spikebench.neurons import LIF
+
+Factory = Callable[..., nn.Module]
+"""Makes a layer: of neurons, given keywords such as `threshold`, or of another kind."""
 
 
 def per_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -20,13 +35,30 @@ def per_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class ConvNorm(nn.Module):
-    """Convolution and batch norm, with the padding that keeps the size at stride 1."""
+    """Convolution and batch norm, with the padding that keeps the size at stride 1.
+
+    Args:
+        dim_in: channels read.
+        dim_out: channels given.
+        kernel: width and height of the kernel; odd.
+        stride: in pixels.
+        bias: whether the convolution has one.
+        conv: a layer over frames `(N, dim_in, H, W)` in the place of that convolution.
+    """
 
     def __init__(
-        self, dim_in: int, dim_out: int, kernel: int = 1, stride: int = 1, bias: bool = False
+        self,
+        dim_in: int,
+        dim_out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        bias: bool = False,
+        conv: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(dim_in, dim_out, kernel, stride, padding=kernel // 2, bias=bias)
+        if conv is None:
+            conv = nn.Conv2d(dim_in, dim_out, kernel, stride, padding=kernel // 2, bias=bias)
+        self.conv = conv
         self.norm = nn.BatchNorm2d(dim_out)
 
     def forward(self, x: Tensor, neuron: nn.Module | None = None) -> Tensor:
@@ -34,93 +66,158 @@ class ConvNorm(nn.Module):
 
         Or, given the neuron that reads them, to its spikes, for less memory in training.
         """
-        return _normalise(self.norm, self.conv(x.flatten(0, 1)), len(x), neuron)
+        frames = self.conv(x.flatten(0, 1))
+        if neuron is None:
+            return self.norm(frames).unflatten(0, (len(x), -1))
+        return fire(neuron, self.norm, frames, len(x))
+
+    def deployed(self, fold_norms: bool, fuse: bool) -> nn.Module:
+        """The norm folded into the convolution; see `spikebench.inference.deploy`."""
+        if fold_norms and is_foldable(self.norm):
+            self.set_submodule("conv", folded(self.conv, self.norm))
+            self.set_submodule("norm", nn.Identity())
+        return self
 
 
-def _normalise(
-    norm: nn.Module, frames: Tensor, time_steps: int, neuron: nn.Module | None
-) -> Tensor:
-    if neuron is None:
-        return norm(frames).unflatten(0, (time_steps, -1))
-    return fire(neuron, norm, frames, time_steps)
+class Downsample(ConvNorm):
+    """SN -> conv -> BN between stages; a stem, which reads the image, has no neuron.
 
+    Args:
+        dim_in: channels read.
+        dim_out: channels given.
+        kernel: width and height of the kernel; odd.
+        stride: in pixels.
+        neuron: makes the neuron in front, or `nn.Identity` where there is none.
 
-class _Statistics(torch.autograd.Function):
-    """Mean and inverse standard deviation of a batch, `(C,)` each, and the norm's running ones.
-
-    As a batch norm computes them, which for channels-last maps is many times faster than
-    `torch.var_mean`.
+    Attributes:
+        repeat: whether evaluation convolves an image that is the same at all time steps at each of
+            them, as published, so that operations are counted as published; training and a
+            deployed model do so once.
     """
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        momentum = norm.momentum
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-            if momentum is None:  # the plain average of all batches
-                momentum = 1 / float(norm.num_batches_tracked)
-        running = (norm.running_mean, norm.running_var)
-        _, mean, inverse_deviation = torch.native_batch_norm(
-            x, None, None, *running, True, momentum or 0.0, norm.eps
-        )
-        ctx.save_for_backward(x, mean, inverse_deviation)
-        return mean, inverse_deviation
+    repeat = True
 
-    @staticmethod
-    def backward(ctx: Any, grad_mean: Tensor, grad_inverse: Tensor) -> tuple[Tensor, None]:
-        x, mean, inverse_deviation = ctx.saved_tensors
-        count = x.numel() / x.shape[1]
-        slope = -grad_inverse * inverse_deviation**3 / count
-        offset = grad_mean / count - slope * mean
-        each = (slice(None), None, None)
-        return torch.addcmul(offset[each], x.to(offset.dtype), slope[each]).to(x.dtype), None
+    def __init__(
+        self, dim_in: int, dim_out: int, kernel: int, stride: int, neuron: Factory
+    ) -> None:
+        super().__init__(dim_in, dim_out, kernel, stride, bias=True)
+        self.lif = neuron()
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """`(T, B, dim_in, H, W)` to currents `(T, B, dim_out, H / stride, W / stride)`."""
+        x = self.lif(x)
+        if (self.repeat and not self.training) or x.stride(0):
+            return super().forward(x)
+        return super().forward(x[:1]).expand(len(x), -1, -1, -1, -1)
+
+    def deployed(self, fold_norms: bool, fuse: bool) -> nn.Module:
+        """As `ConvNorm.deployed`; a still image is convolved once."""
+        self.repeat = False
+        return super().deployed(fold_norms, fuse)
 
 
-class RepConv(nn.Module):
-    """A 3x3 convolution in three linear parts: pw, BN, dw 3x3, pw, BN; over frames (N, C, H, W).
+class Shortcut(nn.Module):
+    """Joins the current of a branch to x, what the branch read; both `(T, B, C, H, W)`.
 
-    The border is padded with what the first BN gives to zero, so that in evaluation the whole is
-    exactly one dense 3x3 convolution of zero-padded spikes. In training that BN is the scale and
-    the bias of the depthwise convolution instead, which is the same map without the passes over
-    its output and its padded copy.
+    Args:
+        neuron: makes the neuron behind the branch, where there is one.
+
+    Attributes:
+        carries_spikes: whether what it gives is spikes or sums of them, not a membrane.
     """
 
-    def __init__(self, dim: int) -> None:
+    carries_spikes = True
+
+    def __init__(self, neuron: Factory = LIF) -> None:
         super().__init__()
-        self.pw1 = nn.Conv2d(dim, dim, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(dim)
-        self.dw = nn.Conv2d(dim, dim, 3, groups=dim, bias=False)
-        self.pw2 = nn.Conv2d(dim, dim, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(dim)
+        if self.carries_spikes:
+            self.lif = neuron()
+
+    @classmethod
+    def in_front(cls, neuron: Factory) -> Factory:
+        """What makes the first layer of a branch: a neuron, unless x is spikes already."""
+        return nn.Identity if cls.carries_spikes else neuron
+
+    @classmethod
+    def behind(cls, neuron: Factory) -> Factory:
+        """What makes the layer behind a downsample: a neuron where spikes are carried on."""
+        return neuron if cls.carries_spikes else nn.Identity
+
+
+class MembraneShortcut(Shortcut):
+    """x + f, for a branch that begins with a neuron."""
+
+    carries_spikes = False
+
+    def forward(self, x: Tensor, current: Tensor) -> Tensor:
+        return x + current
+
+
+class SpikeElementWiseShortcut(Shortcut):
+    """x + SN(f)."""
+
+    def forward(self, x: Tensor, current: Tensor) -> Tensor:
+        return x + self.lif(current)
+
+
+class VanillaShortcut(Shortcut):
+    """SN(x + f)."""
+
+    def forward(self, x: Tensor, current: Tensor) -> Tensor:
+        return self.lif(x + current)
+
+
+SHORTCUTS: dict[str, type[Shortcut]] = {
+    "membrane": MembraneShortcut,
+    "sew": SpikeElementWiseShortcut,
+    "vanilla": VanillaShortcut,
+}
+
+
+class ResidualBlock(nn.Module):
+    """Branches one after another, each joined to what it read by a shortcut.
+
+    Args:
+        branches: by name, in their order.
+        shortcut: makes a shortcut.
+        last: makes that of the last branch.
+        drop_path: rate of stochastic depth. It drops currents, not what fires from them, so that
+            sums of spikes stay whole numbers.
+
+    Attributes:
+        grad_checkpointing: whether the backward pass computes each branch again.
+    """
+
+    grad_checkpointing = False
+
+    def __init__(
+        self,
+        branches: Mapping[str, nn.Module],
+        shortcut: Factory,
+        last: Factory,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, branch in branches.items():
+            self.add_module(name, branch)
+        *names, end = branches
+        self.shortcuts = nn.ModuleDict({**{name: shortcut() for name in names}, end: last()})
+        self.drop_path = DropPath(drop_path)
+
+    def branches(self) -> Iterator[nn.Module]:
+        """The branches in their order."""
+        return map(self.get_submodule, self.shortcuts)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pw1(x)
-        norm = self.norm1
-        if isinstance(norm, nn.BatchNorm2d) and norm.training and not torch.compiler.is_compiling():
-            mean, inverse_deviation = _Statistics.apply(x, norm)
-            scale = norm.weight * inverse_deviation
-            weight = self.dw.weight * scale[:, None, None, None]
-            bias = (norm.bias - mean * scale) * self.dw.weight.sum((1, 2, 3))
-            x = functional.conv2d(x, weight, bias, padding=1, groups=len(weight))
-            return self.norm2(self.pw2(x))
-        border = norm_of_zero(norm, x).to(x.dtype)
-        frames, channels, height, width = x.shape
-        padded = border[:, None, None].expand(frames, channels, height + 2, width + 2).clone()
-        padded[..., 1:-1, 1:-1] = self.norm1(x)
-        return self.norm2(self.pw2(self.dw(padded)))
+        """`(T, B, C, H, W)` to what the last shortcut gives."""
+        again = self.grad_checkpointing and torch.is_grad_enabled()
+        for branch, shortcut in zip(self.branches(), self.shortcuts.values(), strict=True):
+            step = partial(self._step, branch, shortcut)
+            x = recomputed(step, x, branch, shortcut) if again else step(x)
+        return x
 
-
-class RepConvNorm(nn.Module):
-    """RepConv and a BN of its own."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.conv = RepConv(dim)
-        self.norm = nn.BatchNorm2d(dim)
-
-    def forward(self, x: Tensor, neuron: nn.Module | None = None) -> Tensor:
-        """As `ConvNorm`."""
-        return _normalise(self.norm, self.conv(x.flatten(0, 1)), len(x), neuron)
+    def _step(self, branch: nn.Module, shortcut: nn.Module, x: Tensor) -> Tensor:
+        return shortcut(x, self.drop_path(branch(x)))
 
 
 class MatMul(nn.Module):
@@ -164,20 +261,6 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """What distinguishes this layer from another."""
         return f"rate={self.rate:.3g}"
-
-
-def norm_of_zero(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """What a batch norm gives to a value of zero, `(C,)`, when it normalises `x`, `(N, C, H, W)`.
-
-    In training these are the statistics of `x` itself, as in the norm's forward pass.
-    """
-    if norm.training:
-        var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-    else:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        mean, var = norm.running_mean, norm.running_var
-    return norm.bias - mean * norm.weight * torch.rsqrt(var + norm.eps)
 
 
 @contextmanager

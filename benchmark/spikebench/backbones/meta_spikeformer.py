@@ -1,10 +1,25 @@
 """Meta-SpikeFormer: the backbone of "Spike-driven Transformer V2" (Yao et al., ICLR 2024).
 
-arXiv 2404.03663. Five stages at strides 2, 4, 8, 16, 16: three of spiking convolution blocks, two
-of spiking transformer blocks. As published, membrane shortcuts join them: residuals add real-valued
-membranes, and every weight is met by spikes (separable and re-parameterisable convolutions are
-linear maps of spikes). The other designs that the paper compares are arguments. All tensors are
-(T, B, C, H, W).
+arXiv 2404.03663. Five stages; SN is a spiking neuron, pw and dw are pointwise and depthwise
+convolutions, and a batch norm follows every convolution but dw:
+
+    stage  stride  channels (15M)  begins with             blocks
+    1      2       32              conv 7x7 stride 2       1 conv block
+    2      4       64              SN, conv 3x3 stride 2   1 conv block
+    3      8       128             SN, conv 3x3 stride 2   2 conv blocks
+    4      16      256             SN, conv 3x3 stride 2   6 transformer blocks
+    5      16      360             SN, conv 3x3 stride 1   2 transformer blocks
+
+    conv block         x <- x + SepConv(x)        SepConv:      SN, pw, SN, dw 7x7, pw
+                       x <- x + ChannelConv(x)    ChannelConv:  SN, conv 3x3, SN, conv 3x3
+    transformer block  x <- x + SDSA(x)           SDSA:         see `attention`
+                       x <- x + MLP(x)            MLP:          SN, pw, SN, pw
+
+As published, the x that blocks carry on is a membrane: residuals add real values, and every weight
+is met by spikes (separable and re-parameterisable convolutions are linear maps of spikes). The
+other designs that the paper compares are arguments: attentions, and the shortcuts of `layers`.
+Where spikes are carried on, neurons stand behind the batch norms of a downsample or branch and not
+in front of its convolutions. All tensors are (T, B, C, H, W).
 """
 
 from __future__ import annotations
@@ -12,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -23,30 +38,196 @@ from spikebench.backbones.attention import (
     AttentionConv,
     SpikeDrivenAttention,
 )
-from spikebench.backbones.blocks import (
+from spikebench.backbones.folding import dense
+from spikebench.backbones.layers import (
     SHORTCUTS,
-    Block,
-    ConvBlock,
+    ConvNorm,
     Downsample,
+    Factory,
     MembraneShortcut,
-    ShortcutName,
-    Stage,
-    TransformerBlock,
-    Wiring,
+    ResidualBlock,
+    Shortcut,
+    per_frame,
 )
-from spikebench.backbones.layers import ConvNorm, RepConvNorm
 from spikebench.backbones.zoo import FeatureInfo, register_backbone, to_time_first
-from spikebench.neurons import NeuronName, neuron_factory
+from spikebench.neurons import LIF, NeuronName, neuron_factory
 from spikebench.registry import unknown_name
 
 Choice = TypeVar("Choice")
 
-CONV_NORMS = (ConvNorm, RepConvNorm)
 FIRING_CURRENT = 2.0
 """What makes a LIF with tau = 2 and threshold 1 fire in its first time step."""
 ATTENTION_CURRENT = 1.25
 """Where Q (K^T V), which grows with the tokens, starts neither silent at 32x32 pixels nor, at
 512x512, so far above the threshold that its surrogate gradient is exactly 0."""
+
+
+class SepConv(nn.Module):
+    """Spiking separable convolution: SN, pw, BN, SN, dw 7x7, pw, BN.
+
+    Nothing stands between the depthwise and the second pointwise convolution: together they are one
+    linear map of spikes.
+
+    Args:
+        dim: channels.
+        expansion: of the channels in between.
+        neuron: makes a neuron.
+        front: makes the first layer, a neuron, or `nn.Identity` where the input is spikes.
+    """
+
+    def __init__(
+        self, dim: int, expansion: int = 2, neuron: Factory = LIF, front: Factory = LIF
+    ) -> None:
+        super().__init__()
+        hidden = expansion * dim
+        self.lif1 = front()
+        self.pw1 = ConvNorm(dim, hidden)
+        self.lif2 = neuron()
+        self.dw = nn.Conv2d(hidden, hidden, 7, padding=3, groups=hidden, bias=False)
+        self.pw2 = ConvNorm(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the branch reads, `(T, B, dim, H, W)`, to its current, of the same shape."""
+        spikes = self.pw1(self.lif1(x), self.lif2)
+        return self.pw2(per_frame(self.dw, spikes))
+
+    def deployed(self, fold_norms: bool, fuse: bool) -> nn.Module:
+        """The last two convolutions as one dense 7x7; see `spikebench.inference.deploy`."""
+        if fuse and not isinstance(self.dw, nn.Identity):  # fused before
+            self.pw2.conv = dense(self.dw, self.pw2.conv)
+            self.set_submodule("dw", nn.Identity())
+        return self
+
+
+class ChannelConv(nn.Module):
+    """Channel mixer of the conv blocks: twice SN, conv 3x3, BN. Arguments as in `SepConv`."""
+
+    def __init__(
+        self, dim: int, expansion: int = 4, neuron: Factory = LIF, front: Factory = LIF
+    ) -> None:
+        super().__init__()
+        self.lif1 = front()
+        self.conv1 = ConvNorm(dim, expansion * dim, 3)
+        self.lif2 = neuron()
+        self.conv2 = ConvNorm(expansion * dim, dim, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the branch reads, `(T, B, dim, H, W)`, to its current, of the same shape."""
+        return self.conv2(self.conv1(self.lif1(x), self.lif2))
+
+
+class SpikingMLP(nn.Module):
+    """Channel mixer of the transformer blocks: twice SN, pw with bias, BN. As `SepConv`."""
+
+    def __init__(
+        self, dim: int, expansion: int = 4, neuron: Factory = LIF, front: Factory = LIF
+    ) -> None:
+        super().__init__()
+        self.lif1 = front()
+        self.fc1 = ConvNorm(dim, expansion * dim, bias=True)
+        self.lif2 = neuron()
+        self.fc2 = ConvNorm(expansion * dim, dim, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the branch reads, `(T, B, dim, H, W)`, to its current, of the same shape."""
+        return self.fc2(self.fc1(self.lif1(x), self.lif2))
+
+
+class ConvBlock(ResidualBlock):
+    """A separable convolution, a channel mixer, or both.
+
+    Args:
+        dim: channels.
+        neuron: makes a neuron.
+        shortcut: what joins a branch to its input.
+        mlp_ratio: expansion of the channel mixer.
+        sep_conv: whether there is a separable convolution.
+        channel_conv: whether there is a channel mixer.
+        **place: `last` and `drop_path` of `ResidualBlock`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        neuron: Factory,
+        shortcut: type[Shortcut],
+        mlp_ratio: int = 4,
+        sep_conv: bool = True,
+        channel_conv: bool = True,
+        **place: Any,
+    ) -> None:
+        front = shortcut.in_front(neuron)
+        branches: dict[str, nn.Module] = {}
+        if sep_conv:
+            branches["sep_conv"] = SepConv(dim, 2, neuron, front)
+        if channel_conv:
+            branches["channel_conv"] = ChannelConv(dim, mlp_ratio, neuron, front)
+        super().__init__(branches, partial(shortcut, neuron), **place)
+
+
+class TransformerBlock(ResidualBlock):
+    """Spike-driven self-attention and an MLP.
+
+    Args:
+        dim: channels.
+        neuron: makes a neuron.
+        shortcut: what joins a branch to its input.
+        mlp_ratio: expansion of the MLP.
+        attention: makes the attention, given `dim`, `neuron` and `front`.
+        **place: `last` and `drop_path` of `ResidualBlock`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        neuron: Factory,
+        shortcut: type[Shortcut],
+        mlp_ratio: int,
+        attention: Factory,
+        **place: Any,
+    ) -> None:
+        front = shortcut.in_front(neuron)
+        branches = {
+            "attn": attention(dim, neuron=neuron, front=front),
+            "mlp": SpikingMLP(dim, mlp_ratio, neuron, front),
+        }
+        super().__init__(branches, partial(shortcut, neuron), **place)
+
+
+class ShortcutWithMap(nn.Module):
+    """The end of a stage that carries spikes on: gives the membrane x + f, its map, beside them."""
+
+    def __init__(self, shortcut: Shortcut) -> None:
+        super().__init__()
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+        return x + current, self.shortcut(x, current)
+
+
+def _end_of_stage(join: Callable[[], Shortcut]) -> nn.Module:
+    shortcut = join()
+    return ShortcutWithMap(shortcut) if shortcut.carries_spikes else shortcut
+
+
+class Stage(nn.Module):
+    """A downsample and the blocks at its resolution.
+
+    Args:
+        downsample: the first layer.
+        lif: what stands behind it: a neuron where the blocks carry spikes.
+        blocks: of one kind.
+    """
+
+    def __init__(self, downsample: Downsample, lif: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.lif = lif
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """What the stage before carried on to the stage's map, and the spikes it carries on."""
+        return self.blocks(self.lif(self.downsample(x)))
 
 
 class MetaSpikeformer(nn.Module):
@@ -95,7 +276,7 @@ class MetaSpikeformer(nn.Module):
         norm_bias: float = 0.0,
         attention: Attention = "sdsa3",
         attention_conv: AttentionConv = "rep",
-        shortcut: ShortcutName = "membrane",
+        shortcut: Annotated[str, SHORTCUTS] = "membrane",
         sep_conv: bool = True,
         channel_conv: bool = True,
         neuron: NeuronName | Callable[..., nn.Module] = "lif",
@@ -116,49 +297,48 @@ class MetaSpikeformer(nn.Module):
         if not (sep_conv or channel_conv):
             raise ValueError("sep_conv and channel_conv are both False; blocks need one of them")
         self.time_steps = time_steps
-        wiring = Wiring(
-            neuron_factory(neuron, time_steps), _choose("shortcut", shortcut, SHORTCUTS)
+        make_neuron = neuron_factory(neuron, time_steps)
+        shortcut_type = _choose("shortcut", shortcut, SHORTCUTS)
+        make_attention = partial(
+            _choose("attention", attention, ATTENTIONS),
+            num_heads=num_heads,
+            conv=_choose("attention_conv", attention_conv, ATTENTION_CONVS),
         )
-        conv_block = partial(ConvBlock, sep_conv=sep_conv, channel_conv=channel_conv)
-        transformer_block = partial(
-            TransformerBlock,
-            attention=partial(
-                _choose("attention", attention, ATTENTIONS),
-                num_heads=num_heads,
-                conv=_choose("attention_conv", attention_conv, ATTENTION_CONVS),
-            ),
-        )
-        dims = (embed_dims[0] // 2, *embed_dims)
+        shared = {"neuron": make_neuron, "shortcut": shortcut_type, "mlp_ratio": mlp_ratio}
+        conv_block = partial(ConvBlock, sep_conv=sep_conv, channel_conv=channel_conv, **shared)
+        transformer_block = partial(TransformerBlock, attention=make_attention, **shared)
         rates = iter(drop_path * i / (sum(depths) - 1) for i in range(sum(depths)))
+        dims = (in_channels, embed_dims[0] // 2, *embed_dims)
         stages = []
-        self.feature_info: list[FeatureInfo] = []
-        for index, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
-            stem, last = index == 0, index == len(dims) - 1
-            downsample = Downsample(
-                in_channels if stem else dims[index - 1],
-                dim,
-                self.strides[index],
-                stem,
-                wiring.front,
-            )
-            block: Callable[..., nn.Module] = conv_block if index < 3 else transformer_block
-            ends: list[Callable[[], nn.Module]] = [wiring.join] * (depth - 1)
-            ends.append(MembraneShortcut if last else wiring.end_of_stage)
-            blocks = [block(dim, wiring, mlp_ratio, end=end, drop_path=next(rates)) for end in ends]
-            stages.append(Stage(downsample, wiring.behind_downsample(), blocks))
-            stride = math.prod(self.strides[: index + 1])
-            self.feature_info.append(FeatureInfo(channels=dim, stride=stride))
+        for index, (dim_in, dim, depth) in enumerate(zip(dims, dims[1:], depths, strict=False)):
+            stem, last = index == 0, index == len(depths) - 1
+            kernel, front = (7, nn.Identity) if stem else (3, shortcut_type.in_front(make_neuron))
+            downsample = Downsample(dim_in, dim, kernel, self.strides[index], front)
+            block = conv_block if index < 3 else transformer_block
+            join = partial(shortcut_type, make_neuron)
+            # nothing but heads reads the last stage: no neuron there
+            end = MembraneShortcut if last else partial(_end_of_stage, join)
+            blocks = [
+                block(dim, last=end if i == depth - 1 else join, drop_path=next(rates))
+                for i in range(depth)
+            ]
+            stages.append(Stage(downsample, shortcut_type.behind(make_neuron)(), blocks))
         self.stages = nn.ModuleList(stages)
+        self.feature_info = [
+            FeatureInfo(dim, math.prod(self.strides[: index + 1]))
+            for index, dim in enumerate(dims[1:])
+        ]
         self.set_grad_checkpointing(grad_checkpointing)
-        self._initialise(norm_bias, wiring.shortcut.carries_spikes)
+        self._initialise(norm_bias, shortcut_type.carries_spikes)
 
     def _initialise(self, norm_bias: float, carries_spikes: bool) -> None:
+        """Set the biases of the batch norms that neurons read, and of the last one."""
         for module in self.modules():
             if isinstance(module, Downsample):
                 nn.init.constant_(module.norm.bias, norm_bias)
-            elif isinstance(module, Block):
+            elif isinstance(module, ResidualBlock):
                 for branch in module.branches():
-                    *inner, last = (m.norm for m in branch.modules() if isinstance(m, CONV_NORMS))
+                    *inner, last = (m.norm for m in branch.modules() if isinstance(m, ConvNorm))
                     for norm in [*inner, last] if carries_spikes else inner:
                         nn.init.constant_(norm.bias, norm_bias)
             elif isinstance(module, SpikeDrivenAttention):
@@ -174,7 +354,7 @@ class MetaSpikeformer(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Switch gradient checkpointing on or off; named as in timm's models."""
         for module in self.modules():
-            if isinstance(module, Block):
+            if isinstance(module, ResidualBlock):
                 module.grad_checkpointing = enable
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

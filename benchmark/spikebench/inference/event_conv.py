@@ -25,10 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.utils import _pair
 
-from spikebench.native import FLAGS, load_kernels
+from spikebench.native import load_kernels
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
-_FLAGS = FLAGS
 _LANES = 16  # float32 values in a vector of the source
 _NOT_SPIKES, _NO_MEMORY = 1, 2  # its status codes
 
@@ -381,8 +380,8 @@ def _round_up(channels: int) -> int:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled kernel; None, with a warning, where there is no way."""
-    library = load_kernels(_SOURCE, "convolutions stay dense", _FLAGS)
+    """The compiled kernel, or None with a warning if it cannot be compiled."""
+    library = load_kernels(_SOURCE, "convolutions stay dense")
     if library is not None:
         pointer = ctypes.c_void_p
         library.event_conv.argtypes = [ctypes.POINTER(_Layer), *[pointer] * 4, ctypes.c_int]

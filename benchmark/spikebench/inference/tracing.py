@@ -14,23 +14,15 @@ from functools import cache
 
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrize import is_parametrized
 
+from spikebench.backbones.folding import CONVOLUTIONS, is_plain
 from spikebench.backbones.zoo import to_time_first
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # never called: who holds one calls its elements
 
 
 class Unproved(Exception):
     """Why a norm cannot be folded; the message completes "it stays, for ..."."""
-
-
-def is_plain(layer: nn.Module) -> bool:
-    """Whether a convolution or batch norm is what its weights say, no more: PyTorch's own code."""
-    own = {kind.forward for kind in (*_CONVOLUTIONS, _BatchNorm, nn.SyncBatchNorm)}
-    hooked = layer._forward_hooks or layer._forward_pre_hooks
-    return type(layer).forward in own and not is_parametrized(layer) and not hooked
 
 
 class _OwnCode(fx.Tracer):
@@ -81,7 +73,7 @@ class _Traces:
         if not isinstance(source, fx.Node) or source.op != "call_module":
             raise Unproved("what it normalises is not the output of a convolution")
         conv = _join(owner, str(source.target))
-        if not isinstance(self.modules[conv], _CONVOLUTIONS) or not is_plain(self.modules[conv]):
+        if not isinstance(self.modules[conv], CONVOLUTIONS) or not is_plain(self.modules[conv]):
             raise Unproved(f"{conv} before it is no plain convolution, or has hooks")
         self._only_call(conv)
         if set(source.users) != {call}:

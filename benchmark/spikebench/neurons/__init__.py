@@ -10,6 +10,7 @@ from spikebench.neurons.base import (
     UpdateCost,
     is_neuron,
     neuron_factory,
+    spike_levels,
     update_cost,
 )
 from spikebench.neurons.ilif import ILIF, binary_steps, sum_steps
@@ -32,6 +33,7 @@ __all__ = [
     "binary_steps",
     "is_neuron",
     "neuron_factory",
+    "spike_levels",
     "sum_steps",
     "update_cost",
     "use_backend",

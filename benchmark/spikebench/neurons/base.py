@@ -86,14 +86,31 @@ def is_neuron(module: nn.Module) -> bool:
 
     A module that only keeps a threshold for the layers and neurons inside it is none.
     """
-    if isinstance(module, Neuron):
-        return True
-    if any(kind.__module__.startswith(_SPIKINGJELLY) for kind in type(module).__mro__):
+    if isinstance(module, Neuron) or _is_spikingjelly(module):
         return True
     if not hasattr(module, "v_threshold"):
         return False
     holds_weights = any(weight.dim() > 1 for weight in module.parameters())
     return not holds_weights and not any(is_neuron(child) for child in module.children())
+
+
+def spike_levels(module: nn.Module) -> int | None:
+    """The largest spike of a neuron; None if a module is not known to be one.
+
+    A neuron says so in an int attribute `spike_levels`: 1 if its spikes are 0 or 1, D if they are
+    whole numbers 0..D. SpikingJelly's neurons are known without it.
+    """
+    declared = getattr(module, "spike_levels", None)
+    if isinstance(declared, int):
+        return declared
+    if _is_spikingjelly(module) and hasattr(module, "surrogate_function"):
+        return getattr(module.surrogate_function, "max_spike_count", 1)
+    return None
+
+
+def _is_spikingjelly(module: nn.Module) -> bool:
+    """Whether a module is one of SpikingJelly's neurons, which need not be installed."""
+    return any(kind.__module__.startswith(_SPIKINGJELLY) for kind in type(module).__mro__)
 
 
 def neuron_factory(

@@ -90,7 +90,7 @@ class ClassifierBuild(_Build):
     arguments: dict[str, Any] = Field(default_factory=dict)
     num_classes: int | None = Field(ge=1)
     distillation: bool = False
-    deploy: dict[str, bool] | None = None
+    deploy: dict[str, bool | list[str]] | None = None
 
     @property
     def fused(self) -> bool:

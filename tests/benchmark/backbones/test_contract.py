@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from torch import distributed as dist
 import spikebench.backbones
 from spikebench import check_backbone, list_backbones
 from spikebench.backbones.contract import CLAUSES, ClauseResult, ContractReport
-from spikebench.backbones.contract.spikes import spike_levels
 from spikebench.backbones.zoo import FeatureInfo, to_time_first
 from spikebench.cli import backbones
 from spikebench.neurons import ILIF, LIF
@@ -567,30 +565,6 @@ class TestProcessGroup:
         report = {clause.name: clause for clause in check(Net).clauses}
         assert report["distributed"].result == "skipped"
         assert report["distributed"].reason.startswith("this process is one of 4; run")
-
-
-class TestSpikeLevels:
-    def test_they_are_declared(self):
-        assert spike_levels(LIF()) == 1
-        assert spike_levels(ILIF(levels=3)) == 3
-        assert spike_levels(OtherNeuron(spike_levels=7)) == 7
-        assert spike_levels(OtherNeuron()) is None
-        assert spike_levels(nn.ReLU()) is None
-
-    def test_those_of_spikingjelly_are_known(self):
-        neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
-        surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
-        assert spike_levels(neuron.LIFNode()) == 1
-        assert spike_levels(neuron.PSN(T=4)) == 1
-        assert spike_levels(neuron.NonSpikingLIFNode()) is None
-        integer = neuron.ILIFNode(surrogate_function=surrogate.MultiLevelSpikeCount(6))
-        assert spike_levels(integer) == 6
-
-    def test_spikingjelly_is_not_imported_for_it(self, monkeypatch: pytest.MonkeyPatch):
-        for name in [name for name in sys.modules if name.startswith("spikingjelly")]:
-            monkeypatch.delitem(sys.modules, name)
-        assert spike_levels(nn.ReLU()) is None
-        assert not [name for name in sys.modules if name.startswith("spikingjelly")]
 
 
 def test_state_that_does_not_fit_the_next_batch_is_an_error_and_no_crash(check):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from spikebench import build_backbone, build_classifier, check_backbone
 from spikebench.backbones.attention import ATTENTION_CONVS, ATTENTIONS
-from spikebench.backbones.blocks import SHORTCUTS
+from spikebench.backbones.layers import SHORTCUTS
 from spikebench.backbones.meta_spikeformer import MetaSpikeformer
 from spikebench.neurons import LIF, PSN, Neuron
 from spikebench.registry import NEURONS, UnknownNameError

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from spikebench.backbones.attention import ATTENTION_CONVS, ATTENTIONS
-from spikebench.backbones.blocks import SHORTCUTS
+from spikebench.backbones.layers import SHORTCUTS
 from spikebench.backbones.options import backbone_options, input_channels, option_tables
 from spikebench.cli import app
 from spikebench.neurons import NeuronName

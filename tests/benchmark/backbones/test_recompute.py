@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikebench import build_backbone, build_classifier
-from spikebench.backbones.blocks import Block
+from spikebench.backbones.layers import ResidualBlock
 from spikebench.backbones.recompute import fire, recomputed
 from spikebench.neurons import LIF
 
@@ -157,7 +157,7 @@ def test_branches_run_a_second_time_in_training_only():
 
 def test_it_is_switched_as_in_timm():
     model = build_classifier("meta_spikeformer_nano", 5, **TINY)
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
     assert len(blocks) == 6
     assert not any(block.grad_checkpointing for block in blocks)
     model.backbone.set_grad_checkpointing()

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from spikebench import native
 from spikebench.energy.profile import profile_operations
 from spikebench.inference import event_conv
 from spikebench.inference.event_conv import (
@@ -271,7 +272,7 @@ def test_dense_with_one_warning_where_there_is_no_compiler(monkeypatch, recwarn)
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="compiles for x86-64 without AVX-512")
 def test_plain_vectors(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(event_conv, "_FLAGS", (*event_conv._FLAGS, "-mno-avx512f"))
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-mno-avx512f"))
     event_conv._library.cache_clear()
     try:
         x = spikes(2, 20, 9, 9, most=3)

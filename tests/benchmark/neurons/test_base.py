@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from spikebench import build_backbone
 from spikebench.backbones.options import backbone_options
-from spikebench.neurons import IF, Neuron, neuron_factory
+from spikebench.neurons import IF, ILIF, Neuron, neuron_factory, spike_levels
 from spikebench.registry import NEURONS, UnknownNameError
 
 
@@ -62,3 +64,29 @@ def test_a_neuron_of_another_package_works_in_a_backbone(
     neurons = [module for module in model.modules() if isinstance(module, Neuron)]
     assert {type(neuron).__name__ for neuron in neurons} == {"Sharp"}
     vars(NEURONS).pop("_points")
+
+
+class TestSpikeLevels:
+    def test_they_are_declared(self):
+        class Declared(nn.Module):
+            spike_levels = 7
+
+        assert spike_levels(ILIF(levels=3)) == 3
+        assert spike_levels(IF()) == 1
+        assert spike_levels(Declared()) == 7
+        assert spike_levels(nn.ReLU()) is None
+
+    def test_those_of_spikingjelly_are_known(self):
+        neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+        surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
+        assert spike_levels(neuron.LIFNode()) == 1
+        assert spike_levels(neuron.PSN(T=4)) == 1
+        assert spike_levels(neuron.NonSpikingLIFNode()) is None
+        integer = neuron.ILIFNode(surrogate_function=surrogate.MultiLevelSpikeCount(6))
+        assert spike_levels(integer) == 6
+
+    def test_spikingjelly_is_not_imported_for_it(self, monkeypatch: pytest.MonkeyPatch):
+        for name in [name for name in sys.modules if name.startswith("spikingjelly")]:
+            monkeypatch.delitem(sys.modules, name)
+        assert spike_levels(nn.ReLU()) is None
+        assert not [name for name in sys.modules if name.startswith("spikingjelly")]

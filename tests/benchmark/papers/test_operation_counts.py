@@ -42,7 +42,7 @@ class TestCounts:
         assert c.reports["as-coded"].dense_macs > a.reports["as-coded"].dense_macs
 
     def test_a_fused_row_has_one_form(self, write_table):
-        fused = {"deploy": {"fuse_rep_conv": True, "fuse_sep_conv": True}}
+        fused = {"deploy": {"fuse": True}}
         table = write_table(row("a"), row("b", build={**BUILD, **fused}))
         whole, alone = (RowCounter(table)(each, each.build) for each in table.rows)
         assert list(alone.reports) == ["as-coded"]

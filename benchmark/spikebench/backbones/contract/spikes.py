@@ -1,34 +1,14 @@
-"""The clause on spikes, and what counts as a neuron."""
+"""The clause on spikes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from spikebench.backbones.contract.builder import Builder, Violation, run
-
-_SPIKINGJELLY = ("BaseNode", "SimpleBaseNode", "GatedLIFNode", "PSN", "MaskedPSN", "SlidingPSN")
-
-
-def spike_levels(module: nn.Module) -> int | None:
-    """The largest spike of a neuron; None if a module is not known to be one.
-
-    A neuron has an int attribute `spike_levels`: 1 if its spikes are 0 or 1, D if they are whole
-    numbers 0..D. SpikingJelly's neurons are known without it.
-    """
-    declared = getattr(module, "spike_levels", None)
-    if isinstance(declared, int):
-        return declared
-    # a module of SpikingJelly has imported it: no need to do so for all others
-    spikingjelly = sys.modules.get("spikingjelly.activation_based.neuron")
-    kinds = tuple(getattr(spikingjelly, name) for name in _SPIKINGJELLY if spikingjelly)
-    if isinstance(module, kinds):
-        surrogate: Any = module.surrogate_function
-        return getattr(surrogate, "max_spike_count", 1)
-    return None
+from spikebench.neurons import spike_levels
 
 
 def spike_range(builder: Builder) -> None:

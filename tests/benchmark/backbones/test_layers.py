@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from spikebench import build_backbone
-from spikebench.backbones.blocks import SHORTCUTS, Block, Downsample, Stage
-from spikebench.backbones.layers import DropPath
+from spikebench.backbones.layers import SHORTCUTS, Downsample, DropPath, ResidualBlock
+from spikebench.backbones.meta_spikeformer import Stage
 from spikebench.neurons import LIF, Neuron
 
 TINY = {"embed_dims": (8, 8, 16, 16), "depths": (1, 2, 1, 2, 1), "mlp_ratio": 2}
@@ -60,7 +60,7 @@ def test_blocks_are_joined_by_it(name: str):
     steps = {
         branch_name: (branch, block)
         for block_name, block in model.named_modules()
-        if isinstance(block, Block)
+        if isinstance(block, ResidualBlock)
         for branch_name, branch in zip(
             (f"{block_name}.{key}" for key in block.shortcuts), block.branches(), strict=True
         )
