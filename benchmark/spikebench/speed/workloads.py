@@ -194,7 +194,7 @@ def _layer(contender: Contender, settings: Settings) -> Workload:
     shape = (settings.time_steps, settings.batch_size, *LAYER_SHAPE)
     currents = torch.randn(shape, device=settings.device).to(dtype)
     peer = contender.neurons.startswith(spikingjelly.PEER)
-    layer: nn.Module = spikingjelly.lif_node(LIF()) if peer else LIF()
+    layer: nn.Module = LIF().to_spikingjelly() if peer else LIF()
 
     def forward() -> Tensor:
         if peer:

@@ -20,7 +20,7 @@ from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from spikebench.neurons import neuron_factory
+from spikebench.neurons import neuron_factory, update_cost
 from spikebench.task import ConfigError
 
 
@@ -34,7 +34,7 @@ class Fire(nn.Module):
 
     Args:
         time_steps: T.
-        neuron: a name in `spikebench.neurons.NEURONS`.
+        neuron: a name in `spikebench.registry.NEURONS`.
         **options: those of that neuron, such as `threshold`.
     """
 
@@ -42,7 +42,7 @@ class Fire(nn.Module):
         super().__init__()
         self.time_steps = time_steps
         self.neuron = neuron_factory(neuron, time_steps)(**options)
-        if getattr(self.neuron, "spike_driven", False):
+        if update_cost(self.neuron).outputs > 1:
             raise ConfigError(
                 f"neuron={neuron!r} with spike_driven=True makes several time steps of one, which "
                 "necks and heads cannot read; expected spike_driven=False"

@@ -284,8 +284,12 @@ class TestTheCopy:
 
         model = build_backbone("meta_spikeformer_nano")
         model.stages[0].downsample.conv = OddConv2d(3, 8, 7, 2, 3)
-        with pytest.raises(DeployError, match="OddConv2d"):
+        with pytest.raises(DeployError) as caught:
             deploy(model)
+        assert str(caught.value) == (
+            "a layer to fold is of type OddConv2d, or has hooks; expected a plain convolution and "
+            "batch norm: deploy the model before changing its layers"
+        )
 
 
 class Doubled(nn.Module):
@@ -440,24 +444,24 @@ def linear() -> nn.Module:
 
 
 KEPT = {
-    "two readers": (lambda: Net(lambda n, x: n.norm(y := n.conv(x)) + y), "conv is used elsewhere"),
+    "two readers": (lambda: Net(lambda n, x: n.norm(y := n.conv(x)) + y), "conv .* elsewhere"),
     "two convs": (lambda: Net(lambda n, x: plain(n, x) + n.conv(x)), "conv is used in 2 places"),
-    "norm alone": (lambda: Net(lambda n, x: n.norm(2 * n.conv(x))), "is not the output of a conv"),
-    "norm first": (lambda: Net(norm_first), "is not the output of a convolution"),
+    "norm alone": (lambda: Net(lambda n, x: n.norm(2 * n.conv(x))), "not the output"),
+    "norm first": (lambda: Net(norm_first), "not the output"),
     "weight read": (
         lambda: Net(lambda n, x: plain(n, x) * n.conv.weight.mean()),
         "conv is used in 2 places",
     ),
-    "branches": (Branches, r"the forward of Branches cannot be traced: symbolically traced"),
+    "branches": (Branches, "Branches"),
     "shared": (shared_norm, "norm is shared"),
-    "statistics": (without_statistics, "it has no running statistics"),
-    "weight norm": (with_weight_norm, "conv before it is no plain convolution, or has hooks"),
-    "hook": (with_hook, "conv before it is no plain convolution, or has hooks"),
+    "statistics": (without_statistics, "statistics"),
+    "weight norm": (with_weight_norm, "conv before it"),
+    "hook": (with_hook, "conv before it"),
     "inside": (looks_inside, "inner.0 is used in 2 places"),
-    "linear": (linear, "conv before it is no plain convolution"),
+    "linear": (linear, "conv before it"),
     "transposed": (
         lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 2), nn.BatchNorm2d(4)),
-        "0 before it is no plain convolution",
+        "0 before it",
     ),
 }
 

@@ -111,7 +111,7 @@ def test_empty_batch():
 def test_values_that_are_no_spikes_are_refused(value, channels):
     x = spikes(2, channels, 6, 6)
     x[1, channels // 2, 3, 3] = value
-    with pytest.raises(NotSpikesError, match="no whole number"):
+    with pytest.raises(NotSpikesError, match=r"0\.\.255"):
         event_conv2d(x, torch.randn(4, channels, 3, 3))
 
 
@@ -120,9 +120,9 @@ def test_values_that_are_no_spikes_are_refused(value, channels):
     ("x", "reason"),
     [
         (torch.zeros(2, 40, 6, 6), "40 channels"),
-        (torch.zeros(3, 6, 6), "expected float32 spikes"),
-        (torch.zeros(2, 3, 6, 6).double(), "expected float32 spikes"),
-        (torch.zeros(2, 3, 2, 6), "larger than the input"),
+        (torch.zeros(3, 6, 6), r"\(3, 6, 6\)"),
+        (torch.zeros(2, 3, 6, 6).double(), "torch.float64"),
+        (torch.zeros(2, 3, 2, 6), r"\(2, 3, 2, 6\)"),
     ],
 )
 def test_inputs_that_do_not_fit(x, reason):
@@ -132,7 +132,7 @@ def test_inputs_that_do_not_fit(x, reason):
 
 @compiled
 def test_weights_of_another_type_are_refused():
-    with pytest.raises(ValueError, match="do not fit the torch.float64 weights"):
+    with pytest.raises(ValueError, match="torch.float64"):
         EventConv2d(nn.Conv2d(3, 4, 3).eval()).double()(torch.zeros(2, 3, 6, 6))
 
 

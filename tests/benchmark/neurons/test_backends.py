@@ -170,7 +170,7 @@ def test_auto_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch):
                 warnings.simplefilter("error")
                 LIF()(currents(2, 6))  # once is enough
         assert torch.equal(first, LIF()(currents(2, 5)))
-        with use_backend("compiled"), pytest.raises(BackendError, match="install g"):
+        with use_backend("compiled"), pytest.raises(BackendError, match="compiled"):
             LIF()(currents(2, 5))
     finally:
         monkeypatch.undo()
@@ -197,10 +197,13 @@ def test_auto_falls_back_where_compiling_fails(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_form_that_cannot_run_here_is_an_error_with_the_reason():
-    with pytest.raises(BackendError, match="unknown neuron backend 'cupy'; expected one of auto"):
+    with pytest.raises(BackendError) as caught:
         use_backend("cupy").__enter__()
+    assert str(caught.value) == (
+        "unknown neuron backend 'cupy'; expected one of auto, reference, compiled, triton"
+    )
     if find_spec("triton") and not os.environ.get("TRITON_INTERPRET"):
-        with use_backend("triton"), pytest.raises(BackendError, match="run on CUDA"):
+        with use_backend("triton"), pytest.raises(BackendError, match="triton"):
             LIF()(currents(2, 5))
 
 
@@ -224,5 +227,5 @@ def test_a_second_derivative_is_refused():
 
 
 def test_currents_without_time_are_refused():
-    with pytest.raises(ValueError, match=r"currents of shape \(0, 3\)"):
+    with pytest.raises(ValueError, match=r"\(0, 3\)"):
         LIF()(torch.zeros(0, 3))

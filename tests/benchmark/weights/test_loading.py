@@ -168,13 +168,13 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str):
     path.write_bytes(whole[: len(whole) // 2])
     target = classifier(1)
     before = snapshot(target)
-    with pytest.raises(WeightsError, match=rf"weights\{suffix} cannot be read as weights"):
+    with pytest.raises(WeightsError, match=rf"weights\{suffix}"):
         load_weights(target, path)
     assert_equal_state(target, before)
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(WeightsError, match=r"no such file: .*nowhere\.pth"):
+    with pytest.raises(WeightsError, match=r"nowhere\.pth"):
         load_weights(classifier(), tmp_path / "nowhere.pth")
 
 
@@ -192,14 +192,14 @@ class Trap:
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, save):
     path, sprung = tmp_path / "weights.pth", tmp_path / "sprung"
     save({"model": {"a": torch.ones(1)}, "args": Trap(sprung)}, path)
-    with pytest.raises(WeightsError, match="more than weights"):
+    with pytest.raises(WeightsError, match=r"weights\.pth"):
         load_weights(classifier(), path)
     assert not sprung.exists()
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path):
     torch.save([torch.ones(2)], tmp_path / "list.pth")
-    with pytest.raises(WeightsError, match=r"list\.pth holds a list, not a mapping"):
+    with pytest.raises(WeightsError, match=r"list\.pth"):
         load_weights(classifier(), tmp_path / "list.pth")
 
 
@@ -210,15 +210,15 @@ def without(key: str):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without("head.bias"), "1 missing: head.bias"),
-        (lambda s: s.update({"extra.weight": torch.ones(1)}), "1 unexpected: extra.weight"),
+        (without("head.bias"), "missing: head.bias"),
+        (lambda s: s.update({"extra.weight": torch.ones(1)}), "unexpected: extra.weight"),
         (
             lambda s: s.update({"head.weight": torch.ones(9, 160)}),
-            r"1 of another shape: head.weight \(9, 160\) for \(5, 160\)",
+            r"head.weight \(9, 160\)",
         ),
         (
             lambda s: s.update({"head.weight": s["head.weight"].reshape(160, CLASSES)}),
-            r"head.weight \(160, 5\) for \(5, 160\)",
+            r"head.weight \(160, 5\)",
         ),
         (dict.clear, "missing: backbone.*, ..."),
     ],
@@ -230,13 +230,13 @@ def test_a_misfit_names_its_keys_and_changes_nothing(damage, message: str):
     before = snapshot(target)
     with pytest.raises(WeightsError, match=message) as caught:
         load_weights(target, state)
-    assert "the given weights do not fit Classifier" in str(caught.value)
+    assert "Classifier" in str(caught.value)
     assert_equal_state(target, before)
 
 
 def test_a_misfit_of_a_file_names_the_file(tmp_path: Path):
     torch.save(snapshot(classifier(0, distillation=True)), tmp_path / "kd.pth")
-    with pytest.raises(WeightsError, match=r"kd\.pth do not fit Classifier: 2 unexpected: distil"):
+    with pytest.raises(WeightsError, match=r"kd\.pth.*distillation_head"):
         load_weights(classifier(1), tmp_path / "kd.pth")
 
 
@@ -263,11 +263,13 @@ def test_a_distillation_head_is_never_left_out_silently(layout: str):
         return {"ours": snapshot, "published": as_published}[layout](model)
 
     distilled, plain = classifier(0, distillation=True), classifier(1)
-    with pytest.raises(
-        WeightsError, match="distilled: build the classifier with distillation=True$"
-    ):
+    with pytest.raises(WeightsError) as caught:
         load_weights(plain, state(distilled))
-    with pytest.raises(WeightsError, match="not distilled: build .* with distillation=False$"):
+    assert str(caught.value) == (
+        "the given weights do not fit Classifier: 2 unexpected: distillation_head.bias, "
+        "distillation_head.weight; they are distilled: build the classifier with distillation=True"
+    )
+    with pytest.raises(WeightsError, match="distillation=False$"):
         load_weights(distilled, state(plain))
     load_weights(plain.backbone, state(distilled))
     assert_equal_state(plain.backbone, distilled.backbone.state_dict())
@@ -299,7 +301,7 @@ class TestOtherTimeSteps:
     def test_a_matrix_over_time_fits_its_own_only(self, before: int, now: int):
         source, target = self.model(before, neuron="psn"), self.model(now, neuron="psn")
         state = snapshot(target)
-        hint = f"build with time_steps={before}, or train for time_steps={now}$"
+        hint = f"time_steps={before}.* time_steps={now}$"
         with pytest.raises(WeightsError, match=hint) as caught:
             load_weights(target, source.state_dict())
         assert f".weight ({before}, {before}) for ({now}, {now})" in str(caught.value)
@@ -308,5 +310,5 @@ class TestOtherTimeSteps:
 
     def test_other_misfits_get_no_such_hint(self):
         wider = build_classifier("meta_spikeformer_nano", 1, 4)
-        with pytest.raises(WeightsError, match=r"head.weight \(1, 160\) for \(5, 160\)$"):
+        with pytest.raises(WeightsError, match=r"\(5, 160\)$"):
             load_weights(self.model(4), wider.state_dict())

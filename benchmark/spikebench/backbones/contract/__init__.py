@@ -1,9 +1,9 @@
 """The contract of a backbone, written once, as a check that anyone can run on theirs.
 
 A clause is a function of a `Builder`: it builds the backbone as often as it needs, feeds it small
-inputs and raises `Violation` where the contract is broken, or `Skip` where it cannot be checked.
-Values are compared in float64, where a spike does not flip for the noise of another summation
-order. Chance has seeds of its own. Our neurons run in their reference form, to which others are
+inputs and raises `Violation` if the contract is broken, or `Skip` if it cannot be checked. Values
+are compared in float64, so that no spike flips because of another order of summation. Random
+numbers have seeds of their own. Our neurons run in their reference form, which the other forms
 equal by their own tests: compiling takes longer than all clauses together.
 """
 
@@ -43,7 +43,7 @@ CLAUSES: dict[str, Callable[[Builder], None]] = {
 """The contract: names to checks, in the order of checking. Their docstrings are the clauses."""
 
 _PREREQUISITES = {"gradients": "responsive", "distributed": "gradients", "autocast": "cuda"}
-"""Clauses that would fail for the same reason as another one, which is told once."""
+"""Clauses that would fail for the same reason as another one, which is reported once."""
 
 
 def check_backbone(name: str, **overrides: Any) -> ContractReport:
@@ -52,8 +52,8 @@ def check_backbone(name: str, **overrides: Any) -> ContractReport:
     Args:
         name: as in `list_backbones()`.
         **overrides: arguments of the backbone. `time_steps` is what clauses use that do not need
-            another T (2 if not given), `in_channels` also gives the channels of the inputs (the
-            default of that argument, or 3).
+            another T (2 if not given); `in_channels` also sets the channels of the inputs (by
+            default those of that argument, or 3).
 
     Returns:
         A result for each of `CLAUSES`; an exception inside the backbone is a failed clause.
@@ -71,9 +71,9 @@ def check_backbone(name: str, **overrides: Any) -> ContractReport:
     results: dict[str, ClauseResult] = {}
     for clause in CLAUSES:
         failed = {name for name, one in results.items() if one.result == "failed"}
-        told = failed & {"builds", _PREREQUISITES.get(clause)}
-        if told:
-            results[clause] = ClauseResult(clause, "skipped", f"{told.pop()} failed")
+        reported = failed & {"builds", _PREREQUISITES.get(clause)}
+        if reported:
+            results[clause] = ClauseResult(clause, "skipped", f"{reported.pop()} failed")
         else:
             results[clause] = _checked(clause, builder)
     return ContractReport(name, tuple(results.values()))

@@ -15,14 +15,14 @@ from spikebench.backbones.contract.builder import (
 
 
 def responsive(builder: Builder) -> None:
-    """Every map depends on the image; a silent network would keep most other clauses."""
+    """Every map depends on the image; a silent network would pass most other clauses."""
     for index, features in enumerate(run(builder.settled(), builder.images(2))):
         if torch.equal(features[:, 0], features[:, 1]):
             raise Violation("it is the same for two different images", f"map {index}")
 
 
 def fresh_state(builder: Builder) -> None:
-    """No state survives a call: neither the same batch before nor another one changes the maps."""
+    """No state survives a call: no batch, the same or another, changes the maps of the next."""
     model = builder.settled()
     images = builder.images(2)
     first = run(model, images)
@@ -32,19 +32,19 @@ def fresh_state(builder: Builder) -> None:
 
 
 def independent_images(builder: Builder) -> None:
-    """In evaluation the maps of an image do not depend on the others of its batch."""
+    """In evaluation, the maps of an image do not depend on the rest of its batch."""
     images = builder.images(3)
     together = run(builder.settled(), images)
     for index, image in enumerate(images.split(1)):
         expect_same(
             run(builder.settled(), image),
             [features[:, index : index + 1] for features in together],
-            f"image {index} of a batch of {len(images)} has other maps than alone",
+            f"image {index} of a batch of {len(images)} has other maps than on its own",
         )
 
 
 def deterministic(builder: Builder) -> None:
-    """In evaluation chance plays no part, and recording gradients changes nothing."""
+    """Evaluation draws no random numbers, and recording gradients changes nothing."""
     images = builder.images(2)
     with seeded(1), torch.enable_grad():
         recorded = [features.detach() for features in builder.settled()(images)]
@@ -63,7 +63,7 @@ def state_dict(builder: Builder) -> None:
 
 
 def gradients(builder: Builder) -> None:
-    """In training a gradient runs from each map to the image, and reaches every parameter."""
+    """In training, gradients flow from each map to the image and reach every parameter."""
     model = builder.settled().train()
     images = builder.images(2).requires_grad_()
     with seeded(0), torch.enable_grad():
@@ -71,7 +71,7 @@ def gradients(builder: Builder) -> None:
             images.grad = None
             (features * torch.randn_like(features)).mean().backward(retain_graph=True)
             if images.grad is None or not images.grad.any():
-                raise Violation("no gradient runs from it to the image", f"map {index}")
+                raise Violation("no gradient flows from it to the image", f"map {index}")
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     reached = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     for what, wrong in (

@@ -54,7 +54,7 @@ class Builder:
 
     @property
     def place(self) -> str:
-        """Where the factory is defined."""
+        """File and line of the factory."""
         return definition(BACKBONES.get(self.name))
 
     def fresh(self, time_steps: int | None = None, seed: int = 0) -> Any:
@@ -68,8 +68,8 @@ class Builder:
     ) -> Any:
         """The backbone in evaluation mode, with neurons that fire.
 
-        Batch norms get uneven weights and the statistics of a batch of images, for a network that
-        is silent or tied at its thresholds would pass any comparison.
+        Batch norms get uneven weights and the statistics of a batch of images: a network that is
+        silent, or tied at its thresholds, would pass any comparison.
         """
         model = self.fresh(time_steps, seed).to(dtype)
         with seeded(seed), torch.no_grad(), settling_norms(model) as norms:
@@ -102,7 +102,7 @@ class Builder:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread: on inputs this small, sharing out costs more than it saves."""
+    """Run torch on one thread: on inputs this small, more threads cost more than they save."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -130,7 +130,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def run(model: nn.Module, x: Tensor, seed: int = 0) -> tuple[Tensor, ...]:
-    """The maps of `x`, without gradients; chance is the same in every call."""
+    """The maps of `x`, without gradients; every call draws the same random numbers."""
     with seeded(seed), torch.no_grad():
         return model(x)
 

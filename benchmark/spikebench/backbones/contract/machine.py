@@ -22,7 +22,7 @@ from spikebench.backbones.contract.builder import (
 
 
 def distributed(builder: Builder) -> None:
-    """DistributedDataParallel trains it: in every step all parameters are used, and once."""
+    """DistributedDataParallel trains it: each step uses every parameter exactly once."""
     model = builder.fresh().train()
     with _process_group() as group:
         parallel = DistributedDataParallel(model, process_group=group)
@@ -36,7 +36,7 @@ def distributed(builder: Builder) -> None:
             if unused:
                 raise Violation(
                     f"training step {step} does not use {len(unused)} of {len(parameters)} "
-                    "parameters: the next would end with an error",
+                    "parameters: the next step would fail",
                     named(unused),
                 )
 
@@ -60,7 +60,7 @@ def _process_group() -> Iterator[Any]:
 
 
 def autocast(builder: Builder) -> None:
-    """Training and evaluation run under autocast, on CUDA in float16 too, with finite maps."""
+    """Training and evaluation run under autocast (float16 too on CUDA), with finite maps."""
     for device, dtype in _half_precisions():
         for training in (True, False):
             model = builder.settled(dtype=torch.float32).to(device).train(training)
@@ -84,7 +84,7 @@ def _half_precisions() -> list[tuple[str, torch.dtype]]:
 
 
 def cuda(builder: Builder) -> None:
-    """On CUDA the maps are those of the CPU, and stay there."""
+    """On CUDA, the maps equal those of the CPU and stay on the GPU."""
     if not torch.cuda.is_available():
         raise Skip("no CUDA device")
     images = builder.images(2)
@@ -92,8 +92,6 @@ def cuda(builder: Builder) -> None:
     actual = run(builder.settled().cuda(), images.cuda())
     for index, features in enumerate(actual):
         if not features.is_cuda:
-            raise Violation(
-                f"it is on {features.device}, though the image is on CUDA", f"map {index}"
-            )
-    what = "on CUDA the maps are not those of the CPU"
+            raise Violation(f"it is on {features.device}; the image is on CUDA", f"map {index}")
+    what = "on CUDA the maps differ from those of the CPU"
     expect_same(expected, [features.cpu() for features in actual], what)

@@ -1,4 +1,4 @@
-"""What a check found, clause by clause, and where."""
+"""The result of a check, clause by clause."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ClauseResult:
 
     Attributes:
         name: as in `CLAUSES`.
-        result: whether the backbone keeps it; a skipped one could not be checked here.
+        result: whether the backbone passed; a skipped clause could not be checked here.
         reason: what is wrong, or why it was skipped; empty if passed.
         place: where it is wrong: a file and line, a module, parameters or a map.
     """

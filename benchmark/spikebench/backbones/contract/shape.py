@@ -46,7 +46,9 @@ def feature_maps(builder: Builder) -> None:
                 definition(type(model).forward),
             )
         if len(maps) != len(strides):
-            raise Violation(f"{len(maps)} maps, but it declares {len(strides)}", "feature_info")
+            raise Violation(
+                f"{len(maps)} maps; feature_info declares {len(strides)}", "feature_info"
+            )
         for index, (features, info) in enumerate(zip(maps, builder.feature_info, strict=True)):
             place = f"map {index} at T = {time_steps}"
             size = tuple(pixels // info.stride for pixels in images.shape[-2:])
@@ -64,7 +66,7 @@ def feature_maps(builder: Builder) -> None:
 
 
 def any_size(builder: Builder) -> None:
-    """Height and width may be any multiple of the largest stride, odd ones and unequal ones too."""
+    """Height and width may be any multiples of the largest stride, odd or unequal ones too."""
     model = builder.settled()
     square = run(model, builder.images(1))
     for height, width in ((1, 3), (3, 2)):
@@ -80,7 +82,7 @@ def any_size(builder: Builder) -> None:
 
 
 def event_frames(builder: Builder) -> None:
-    """Event frames (B, T, C, H, W) that repeat an image give the maps of that image."""
+    """Event frames (B, T, C, H, W) that repeat an image give that image's maps."""
     images = builder.images(2)
     frames = images.unsqueeze(1).repeat(1, builder.time_steps, 1, 1, 1)
     of_images = run(builder.settled(), images)
