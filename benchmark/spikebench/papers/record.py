@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from spikebench.files import write_atomically
 from spikebench.forms import Form
-from spikebench.results import Strict, read_as
+from spikebench.results import Strict
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -151,12 +151,3 @@ def write_reproduction_record(record: Reproduction, folder: Path) -> Path:
     path = folder / f"reproduction-{record.table}.json"
     write_atomically(path, record.model_dump_json(indent=1) + "\n")
     return path
-
-
-def read_reproduction_record(path: Path) -> Reproduction:
-    """Read a record.
-
-    Raises:
-        RecordError: the file is not a whole record of this schema.
-    """
-    return read_as(Reproduction, path)

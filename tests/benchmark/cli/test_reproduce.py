@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from spikebench import cli
-from spikebench.papers.record import read_reproduction_record
+from spikebench.papers.record import Reproduction
+from spikebench.results import read_as
 from tests.benchmark.papers.rows import row
 
 
@@ -51,7 +52,7 @@ class TestReproduce:
         write_table(row("first"), row("second", model="foreign", build=None))
         done = spikebench("reproduce", "mine.yaml", "--out", "tables")
         assert done.code == 0
-        record = read_reproduction_record(tmp_path / "tables" / "reproduction-mine.json")
+        record = read_as(Reproduction, tmp_path / "tables" / "reproduction-mine.json")
         assert [each.reported.id for each in record.rows] == ["first", "second"]
         written = {path.name for path in (tmp_path / "tables").iterdir()}
         tables = {f"mine{suffix}" for suffix in (".md", ".csv", ".tex", ".html")}

@@ -12,10 +12,9 @@ from spikebench.papers.record import (
     ReportedRow,
     ReproducedRow,
     Reproduction,
-    read_reproduction_record,
     write_reproduction_record,
 )
-from spikebench.results import RecordError
+from spikebench.results import RecordError, read_as
 
 RECORD = Reproduction(
     table="mine",
@@ -43,14 +42,14 @@ class TestTheRecord:
     def test_it_is_read_as_it_was_written(self, tmp_path: Path):
         path = write_reproduction_record(RECORD, tmp_path / "new")
         assert path == tmp_path / "new" / "reproduction-mine.json"
-        assert read_reproduction_record(path) == RECORD
+        assert read_as(Reproduction, path) == RECORD
         assert [each.name for each in path.parent.iterdir()] == ["reproduction-mine.json"]
 
     def test_half_of_one_is_refused(self, tmp_path: Path):
         path = write_reproduction_record(RECORD, tmp_path)
         path.write_text(path.read_text()[:-10])
         with pytest.raises(RecordError, match="schema 1"):
-            read_reproduction_record(path)
+            read_as(Reproduction, path)
 
     def test_a_figure_that_is_no_number_is_refused(self):
         with pytest.raises(ValueError, match="finite"):

@@ -1,136 +1,34 @@
-import csv
 import io
-import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 from rich.console import Console
 
 from spikebench.papers.record import (
-    FigureSpec,
-    Measured,
-    Reported,
-    ReportedRow,
-    ReproducedRow,
-    Reproduction,
     write_reproduction_record,
 )
 from spikebench.report import (
     print_tables,
-    reproduction_tables,
-    to_csv,
     to_latex,
     to_markdown,
     write_reproduction,
 )
-from tests.benchmark.report.pages import Page
-
-PATH = Path("work/table.json")
-BASE = Path("work")
-EVIL = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
-LATEX_EVIL = r"a_b|c%d&e#f$g{h}i~j^k\l<m>*[n] \undefined -- “é” – ✓"
-
-
-def missing(reason="no weights were given"):
-    return Measured(value=None, status="not measurable here", reason=reason)
-
-
-def found(value, how="those of the model built here"):
-    return Measured(value=value, status="measured", reason=how)
-
-
-def build_row(
-    name="spikeformer",
-    time_steps=4,
-    reported=None,
-    measured=None,
-    *,
-    unverified=(),
-    spiking=True,
-    note=None,
-    source="Table 3",
-    details=None,
-    **counts,
-):
-    figures = {"params_m": 15.1, "energy_mj": 16.7, "top1": 74.1} if reported is None else reported
-    return ReproducedRow(
-        reported=ReportedRow(
-            id=f"{name}-t{time_steps}",
-            model=name,
-            time_steps=time_steps,
-            spiking=spiking,
-            note=note,
-            source=source,
-            details=details or {},
-            figures={
-                key: Reported(value=float(value), text=str(value), seen=key not in unverified)
-                for key, value in figures.items()
-            },
-        ),
-        measured=measured
-        or {
-            "params_m": found(15.4732),
-            "energy_mj": missing(),
-            "top1": missing("no folder data/imagenet/val"),
-            "dense_gmacs": found(6.4728, "padded positions counted"),
-        },
-        **counts,
-    )
-
-
-def build_record(*rows, **changes):
-    fields = {
-        "table": "imagenet",
-        "title": "ImageNet-1K",
-        "figures": {
-            "params_m": FigureSpec(title="Parameters", unit="M"),
-            "energy_mj": FigureSpec(title="Energy", unit="mJ", higher_is_better=False),
-            "top1": FigureSpec(title="Top-1", unit="%", decimals=1, higher_is_better=True),
-            "dense_gmacs": FigureSpec(title="Dense MACs", unit="G"),
-        },
-        "rows": list(rows),
-        "device": "a processor, 2 threads",
-        "commit": "abc1234",
-        "started": "2026-11-23T00:00:00+00:00",
-    }
-    return Reproduction(**{**fields, **changes})
-
-
-IMPLIED = {
-    "dense_gmacs": {"as-coded": 6.4728, "dense": 6.4728, "paper": 14.89},
-    "implied_rates": {"as-coded": 1.25, "dense": 0.9996, "paper": 0.3081},
-}
-
-
-def tables(*rows, **changes):
-    return reproduction_tables(PATH, build_record(*rows, **changes))
-
-
-def texts(table, row=0):
-    return {column.key: column.text(table.rows[row].cells[column.key]) for column in table.columns}
-
-
-def lines(*rows, **changes):
-    """The lines of the CSV file by row, figure, form and estimator."""
-    folder = changes.pop("folder")
-    written = write_reproduction(folder / "imagenet.json", build_record(*rows, **changes))
-    path = next(path for path in written if path.suffix == ".csv")
-    with path.open(encoding="utf-8", newline="") as stream:
-        read = list(csv.DictReader(stream))
-    keys = ("row", "figure", "form", "estimator")
-    by_key = {tuple(line[key] for key in keys): line for line in read}
-    assert len(by_key) == len(read)
-    return by_key
-
-
-def page(record, folder):
-    path = write_reproduction_record(record, folder)
-    written = write_reproduction(path, record)
-    return next(path for path in written if path.suffix == ".html").read_text(encoding="utf-8")
+from tests.benchmark.report.paper_records import (
+    BASE,
+    EVIL,
+    IMPLIED,
+    LATEX_EVIL,
+    build_record,
+    build_row,
+    found,
+    lines,
+    page,
+    tables,
+    texts,
+)
 
 
 def test_reported_and_measured_stand_side_by_side():
@@ -317,65 +215,6 @@ def test_without_energies_there_is_one_table():
     assert [table.name for table in tables(build_row())] == ["imagenet"]
 
 
-def test_csv_is_at_full_precision(tmp_path):
-    third = 1 / 3
-    row = build_row(
-        measured={"params_m": found(third), "energy_mj": missing("no meter")},
-        **{**IMPLIED, "implied_rates": {"as-coded": 1.25, "paper": third}},
-        energy_mj={"exact-45nm": third},
-        measured_rates={"paper": third / 2},
-        note="a note",
-        details={"training": "distilled"},
-    )
-    by_key = lines(row, folder=tmp_path)
-    params = by_key["spikeformer-t4", "params_m", "", ""]
-    assert params["reported"] == "15.1"
-    assert float(params["measured"]) == third
-    assert float(params["difference"]) == third - 15.1
-    assert float(params["relative_difference"]) == (third - 15.1) / 15.1
-    assert (params["unit"], params["status"]) == ("M", "measured")
-    assert params["reason"] == "those of the model built here"
-    assert (params["source"], params["note"]) == ("Table 3", "a note")
-    assert (params["details"], params["time_steps"]) == ("training: distilled", "4")
-    assert params["spiking"] == "yes"
-    energy = by_key["spikeformer-t4", "energy_mj", "", ""]
-    assert (energy["reported"], energy["measured"], energy["difference"]) == ("16.7", "", "")
-    assert (energy["status"], energy["reason"]) == ("not measurable here", "no meter")
-    exact = by_key["spikeformer-t4", "energy_mj", "", "exact-45nm"]
-    assert (float(exact["measured"]), exact["reported"]) == (third, "")
-    rate = by_key["spikeformer-t4", "mean_rate", "paper", ""]
-    assert (float(rate["implied"]), float(rate["measured"])) == (third, third / 2)
-    assert (rate["reported"], rate["status"]) == ("", "measured")
-    impossible = by_key["spikeformer-t4", "mean_rate", "as-coded", ""]
-    assert (impossible["measured"], impossible["status"]) == ("", "implied by the reported energy")
-    assert "impossible" in impossible["reason"]
-    assert float(by_key["spikeformer-t4", "dense_gmacs", "paper", ""]["measured"]) == 14.89
-
-
-@pytest.mark.parametrize("start", "=+-@\t\r")
-def test_no_text_of_a_csv_file_is_a_formula(tmp_path, start):
-    evil = f'{start}HYPERLINK("http://x")'
-    row = build_row(
-        evil,
-        note=evil,
-        source=evil,
-        details={evil: evil},
-        measured={"params_m": found(-1.0), "energy_mj": missing(evil)},
-        energy_mj={evil: 1.0},
-    )
-    by_key = lines(row, folder=tmp_path)
-    fields = [field for line in by_key.values() for field in line.values()]
-    assert f"'{evil}" in fields
-    numbers = {"measured", "difference", "relative_difference"}
-    for line in by_key.values():
-        for key, field in line.items():
-            assert key in numbers or not field.startswith(tuple("=+-@\t\r")), key
-    negative = by_key[f"'{evil}-t4", "params_m", "", ""]
-    assert float(negative["measured"]) == -1.0
-    table = tables(row)[0]
-    assert next(csv.DictReader(io.StringIO(to_csv(table, BASE))))["model"] == f"'{evil}"
-
-
 def test_markdown_escapes(tmp_path):
     row = build_row(LATEX_EVIL, note=EVIL, details={"a|b": "*c*"})
     text = to_markdown(tables(row)[0], BASE)
@@ -434,93 +273,6 @@ def test_latex_compiles_and_fits_the_page(tmp_path):
     assert run.returncode == 0, run.stdout.decode(errors="replace")[-2000:]
     assert b"Overfull \\hbox" not in run.stdout
     assert b"Float too large" not in run.stdout
-
-
-def test_the_page_holds_the_record_and_every_link_leads_somewhere(tmp_path):
-    record = build_record(
-        build_row(**IMPLIED, unverified=("top1",)), build_row("other", details={"a": "b"})
-    )
-    shown = Page(page(record, tmp_path))
-    rows = [ReproducedRow.model_validate(json.loads(text)) for text in shown.pres[:2]]
-    assert rows == record.rows
-    assert json.loads(shown.pres[2])["device"] == record.device
-    ids = [attributes["id"] for _, attributes in shown.tags if "id" in attributes]
-    assert len(set(ids)) == len(ids)
-    hrefs = [attributes["href"] for attributes in shown.all("a")]
-    assert {unquote(href[1:]) for href in hrefs if href.startswith("#")} <= set(ids)
-    # parameters and MACs of both rows, three MACs of one again
-    assert hrefs.count("#row-spikeformer-t4") == 2 + 3
-    assert hrefs.count("#row-other-t4") == 2
-    assert "reproduction-imagenet.json" in hrefs
-    assert {"imagenet-note-1", "imagenet-note-2", "imagenet-note-3"} <= set(ids)
-
-
-def test_the_page_asks_the_network_for_nothing(tmp_path):
-    shown = Page(page(build_record(build_row()), tmp_path))
-    assert "default-src 'none'" in shown.all("meta")[1]["content"]
-    assert not [a for a in shown.all("script") if "src" in a]
-    assert [a["href"] for a in shown.all("link")] == ["data:,"]
-
-
-def test_nothing_in_a_record_becomes_markup(tmp_path):
-    clean = page(build_record(build_row()), tmp_path)
-    row = build_row(
-        EVIL,
-        time_steps=EVIL,
-        note=EVIL,
-        source=EVIL,
-        details={EVIL: EVIL},
-        measured={"params_m": missing(EVIL), EVIL: found(1.0, EVIL)},
-        energy_mj={EVIL: 1.0},
-        **IMPLIED,
-    )
-    record = build_record(row, title=EVIL, device=EVIL, images=EVIL, table="evil")
-    text = page(record, tmp_path)
-    shown = Page(text)
-    assert not shown.all("img")
-    assert len(shown.all("script")) == len(Page(clean).all("script"))
-    assert "<script>alert" not in text
-    assert ReproducedRow.model_validate(json.loads(shown.pres[0])) == row
-
-
-def test_in_a_browser(browser, tmp_path):
-    figures = {"a": 9.0, "b": 100.0, "c": 20.5}
-    rows = [
-        build_row(name, measured={"params_m": found(value), "energy_mj": missing()}, **IMPLIED)
-        for name, value in figures.items()
-    ]
-    rows.append(build_row("d", measured={"params_m": missing(), "energy_mj": missing()}))
-    path = write_reproduction_record(build_record(*rows), tmp_path)
-    browser.get(write_reproduction(path, build_record(*rows))[3].as_uri())
-    names = "#table-imagenet tbody th"
-
-    def column(selector):
-        return [cell.text for cell in browser.find_elements("css selector", selector)]
-
-    head = browser.find_element("css selector", '#table-imagenet th[data-key="params_m_measured"]')
-    button = head.find_element("tag name", "button")
-    button.click()
-    assert column(names) == ["a", "c", "b", "d"]
-    assert head.get_attribute("aria-sort") == "ascending"
-    button.click()
-    assert column(names) == ["b", "c", "a", "d"]
-    # as texts, +84.90 would come after +5.40
-    browser.find_element(
-        "css selector", '#table-imagenet th[data-key="params_m_difference"] button'
-    ).click()
-    assert column(names) == ["a", "c", "b", "d"]
-
-    record = browser.find_element("id", "row-c-t4")
-    assert not record.is_displayed()
-    browser.find_element("css selector", '#table-imagenet td a[href="#row-c-t4"]').click()
-    assert record.is_displayed()
-    assert '"model": "c"' in record.text
-
-    assert browser.get_log("browser") == []
-    assert browser.execute_script("return performance.getEntriesByType('resource')") == []
-    browser.set_window_size(500, 800)
-    fits = "const root = document.documentElement; return root.scrollWidth === root.clientWidth"
-    assert browser.execute_script(fits)
 
 
 def test_write_reproduction_writes_beside_the_record_or_elsewhere(tmp_path):
