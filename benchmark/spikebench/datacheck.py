@@ -1,4 +1,4 @@
-"""What looking through the data of a configuration found."""
+"""The result of checking the data of a configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class SplitCheck:
-    """One data set of one split, looked through before anything is trained on it.
+    """The result for one data set of one split.
 
     Attributes:
         split: "train", "val" or "test", numbered where a split has several data sets.
@@ -16,7 +16,7 @@ class SplitCheck:
         images: how many are used.
         annotations: objects, or label maps.
         classes: how many the data set has.
-        skips: what is left out or without effect, and how often; no error.
+        skips: how many items are left out or have no effect, by what they are; not an error.
         errors: one line each, naming the file.
         missing: whether the data are not there at all.
     """
@@ -32,11 +32,11 @@ class SplitCheck:
 
     @property
     def skipped(self) -> str:
-        """All that is left out, in one line; empty where nothing is."""
+        """What is left out, in one line; empty if nothing is."""
         return "; ".join(f"{what}: {count:,}" for what, count in self.skips.items())
 
 
 def first_errors(checks: Iterable[SplitCheck], most: int) -> tuple[list[str], int]:
-    """The first errors, at most so many, each with its split; and how many more there are."""
+    """The first `most` errors, each with its split, and how many more there are."""
     errors = [f"{one.split}: {error}" for one in checks for error in one.errors]
     return errors[:most], max(0, len(errors) - most)

@@ -1,10 +1,9 @@
 """Several processes that do one run together, started by torchrun or by Slurm.
 
-What they tell each other beside the work itself (what is finished, who failed) goes through the
-key-value store of torch.distributed and not through collective operations: it can be waited for
-without an end, a signal gets through, and failing does not depend on where the others are. The
-process group, which collective operations need, exists only while a `group` lasts; outside of it
-every process is as if alone.
+Status messages (what is finished, who failed) go through torch.distributed's key-value store, not
+through collective operations: waiting has no time limit, signals get through, and a failure can be
+reported whatever the other processes are doing. The process group that collective operations need
+exists only inside a `group` block.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ class ProcessError(UserError):
 
 
 class Failure(NamedTuple):
-    """Why a part of a job failed, and whether in all processes, which then can go on together."""
+    """Why a part of a job failed, and whether it failed in all processes, which can then go on."""
 
     reason: str
     together: bool
 
 
 class Processes:
-    """The processes that do a job together, as one of them sees them.
+    """The processes of a job, as seen by one of them.
 
     Args:
         rank: number of this process; 0 is the main one, which writes and speaks.
@@ -76,13 +75,13 @@ class Processes:
     def begin(self, scope: str) -> None:
         """Begin a part of the job, under a name that no other part has.
 
-        What processes say to each other is of the part that they are in, so that they understand
-        each other again after one of them left the part before early.
+        Messages belong to a part, so that processes are in step again after one left the part
+        before early.
         """
         self._scope, self._steps = scope, 0
 
     def on_main(self, work: Callable[[], _Value]) -> _Value | None:
-        """Do something in the main process while the others wait; they get None.
+        """Run `work` in the main process while the others wait; they get None.
 
         Raises:
             ProcessError: it failed there, or another process failed.
@@ -96,7 +95,7 @@ class Processes:
         return value
 
     def from_main(self, work: Callable[[], _Value]) -> _Value:
-        """What `work` returns in the main process, in every process; it is done in no other.
+        """Run `work` in the main process and return its result in every process.
 
         Raises:
             ProcessError: it failed there, or another process failed.
@@ -111,7 +110,7 @@ class Processes:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let the main process through the block before the others, whether it fails or not."""
+        """Run the block in the main process before the others, whether it fails or not."""
         key = self._next_key()
         if not self.is_main:
             self._wait(key)
@@ -161,10 +160,10 @@ class Processes:
             distributed.destroy_process_group()
 
     def fail(self, reason: str) -> Failure:
-        """Say that this process failed in this part of the job, and hear what the others say.
+        """Report this rank's failure and collect the others' status.
 
-        Where some of them did not fail, they are somewhere in the middle of the part, and this
-        process has to end, so that they end too.
+        If some did not fail, they are still in the middle of the part, and this process has to end
+        so that they end too.
         """
         if self._store is None:
             return Failure(reason, together=True)
@@ -177,7 +176,7 @@ class Processes:
         return Failure(reason if own else f"process {first}: {why}", together)
 
     def _fails_first(self, reason: str) -> tuple[int, str]:
-        """The process that failed first in this part of the job, and its reason."""
+        """Return the rank that failed first in this part of the job, and its reason."""
         claim = f"{self.rank} {reason}"
         said = self._store.compare_set(f"{self._scope}/first", "", claim).decode()
         rank, _, why = said.partition(" ")
@@ -206,7 +205,11 @@ class Processes:
             self._wait(f"{self._scope}/{name}/{rank}")
 
     def _wait(self, key: str) -> None:
-        """Wait until something is said, or until a process failed that would have to say it."""
+        """Wait for a key.
+
+        Raises:
+            ProcessError: a process failed that might have to set it.
+        """
         while not self._store.check([key]):
             for rank in range(self.count):
                 for failure in (f"{self._scope}/failed/{rank}", f"stopped/{rank}"):
@@ -216,7 +219,7 @@ class Processes:
             time.sleep(_POLL_S)
 
     def _leave(self, error: BaseException | None) -> None:
-        """Say that this process leaves the job; without an error, when the main one does."""
+        """Report that this process leaves the job; without an error, wait for the main one."""
         end = "left" if error is None else "stopped"
         with contextlib.suppress(RuntimeError):  # the store may have ended with the main process
             self._set(f"{end}/{self.rank}", "" if error is None else _reason(error))
@@ -228,7 +231,7 @@ class Processes:
                 self._set(f"gone/{self.rank}", "")
 
     def _says_main(self, error: UserError) -> bool:
-        """Whether the main process ends by the same error, and will say so."""
+        """Whether the main process ends with the same error, and will print it."""
         with contextlib.suppress(RuntimeError):
             if not self.is_main and self._said(["stopped/0"], within=_LINE_S):
                 return self._store.get("stopped/0").decode() == _reason(error)
@@ -250,7 +253,7 @@ def current() -> Processes:
 
 @contextmanager
 def launched(launcher: str | None = None) -> Iterator[Processes]:
-    """Join the other processes of the job, for as long as the block lasts.
+    """Join the other processes of the job while the block lasts.
 
     Args:
         launcher: who started the processes: "none" (there is one), "pytorch" (torchrun) or "slurm"
@@ -295,7 +298,7 @@ def launched(launcher: str | None = None) -> Iterator[Processes]:
 
 
 def _given(launcher: str | None) -> Mapping[str, str] | None:
-    """What torchrun's environment says, or would say; None where there is one process."""
+    """The environment that torchrun sets or would set; None for a single process."""
     if launcher is None:
         launcher = "pytorch" if all(name in os.environ for name in _PYTORCH) else "none"
     if launcher not in LAUNCHERS:

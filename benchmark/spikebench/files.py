@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what tells one from another."""
+"""Folders of data and caches, files written atomically, and their hashes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """The folder of what can be made again: `spikebench` in $XDG_CACHE_HOME, or in `~/.cache`."""
+    """The folder for caches: `spikebench` in $XDG_CACHE_HOME, or in `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikebench"
 
 
@@ -27,9 +27,9 @@ def data_root(given: str | Path | None = None) -> Path:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place when the block ends without an error.
+    """Yield a temporary file that replaces `path` when the block ends without an error.
 
-    A reader sees the old file or the new one, never half; the folder is made if there is none.
+    A reader sees the old file or the new one, never a part of it. The folder is created if needed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

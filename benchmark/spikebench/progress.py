@@ -1,6 +1,6 @@
-"""Progress of long work: a Rich bar on a terminal, and a plain line now and then elsewhere.
+"""Progress of long work: a Rich bar on a terminal, plain lines every few seconds elsewhere.
 
-A run's log file has the lines in either case.
+A run's log file gets the lines in both cases.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 log = logging.getLogger("spikebench")
 
 FILE_LOG = logging.getLogger("spikebench-file")
-"""Where lines go that are for files alone, as a bar on the terminal shows the same."""
+"""Lines for log files only: on a terminal the bar shows the same."""
 FILE_LOG.setLevel(logging.INFO)
 FILE_LOG.propagate = False
 FILE_LOG.addHandler(logging.NullHandler())
@@ -57,7 +57,7 @@ class Progress:
         return self
 
     def start_at(self, done: int) -> None:
-        """Say that `done` steps were done before, as after a resume."""
+        """Start from `done` steps, as after a resume."""
         self.done = self._first = done
         self._started = time.monotonic()
 
@@ -96,7 +96,7 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    """As a person says it: `95 s`, then `2:05 min`, then `3:20:00 h`.
+    """Seconds, minutes or hours, whichever reads best.
 
     Example:
         >>> _duration(94.6), _duration(125), _duration(12000)

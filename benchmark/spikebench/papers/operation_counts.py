@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from spikebench.energy.operations import OperationReport
@@ -69,8 +70,9 @@ def count_forms(
         UserError: the model does not take the image size, or a form cannot be made.
     """
     alone = build.fused or not row.spiking
+    forms: Iterable[Form] = ("as-coded",) if alone else FORMS
     reports: dict[Form, OperationReport] = {}
-    for form in ("as-coded",) if alone else FORMS:
+    for form in forms:
         with Progress(f"{row.id}, {form}", count) as progress:
             try:
                 reports[form] = profile_operations(

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 SPREAD_NOTE = "Over several seeds: mean ± sample standard deviation (number of seeds)."
 INTERVAL_NOTE = (
-    "Of a single run, in brackets: the 95 % interval, of top-1 and top-5 Wilson's, else by "
-    "bootstrap over the test images."
+    "Of a single run, in brackets: the 95 % interval, Wilson's for a share of the test images, "
+    "else by bootstrap over the test images."
 )
 EMPTY_NOTE = "No finished run."
 LONGEST_ERROR = 200

@@ -15,7 +15,7 @@ from spikebench.task import ConfigError
 
 
 def split_override(override: str) -> tuple[str, str]:
-    """The path and the value of `key.path=value`.
+    """Split `key.path=value` into path and value.
 
     Raises:
         ConfigError: there is no equals sign.
@@ -27,10 +27,10 @@ def split_override(override: str) -> tuple[str, str]:
 
 
 def parse_value(text: str) -> Any:
-    """A value as JSON or Python writes it, or YAML in braces; anything else is a string.
+    """Parse a value: JSON, a Python literal, or YAML in braces; anything else is a string.
 
     Raises:
-        ConfigError: it opens a brace or a bracket, and is none of these.
+        ConfigError: it starts with a brace or a bracket and is none of these.
 
     Example:
         >>> parse_value("1e-3"), parse_value("[0, 1]"), parse_value("None"), parse_value("sgd")

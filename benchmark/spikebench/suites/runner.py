@@ -34,7 +34,7 @@ log = logging.getLogger("spikebench")
 
 @dataclass
 class Outcome:
-    """What `run_suite` did: titles of runs by what became of them.
+    """What `run_suite` did: titles of runs by status.
 
     Attributes:
         folder: the suite's folder below the work directory.
@@ -55,8 +55,8 @@ def run_suite(
 ) -> Outcome:
     """Run a suite; a failing run is recorded as failed while the others go on.
 
-    In a `spikebench.distributed.launched` block its processes do each run together: they train and
-    score, the main one decides what there is to do, counts operations and writes the record.
+    In a `spikebench.distributed.launched` block, all processes train and score each run together;
+    the main one decides what to run, counts operations and writes the records.
 
     Args:
         path: the suite's YAML file.
@@ -67,13 +67,13 @@ def run_suite(
             `data` in the working directory.
 
     Raises:
-        UserError: the suite or an override is wrong, or `work_dir` cannot be written; or this
-            process failed in a run while others did not, which cannot go on without it.
+        UserError: the suite or an override is wrong, `work_dir` cannot be written, or this process
+            failed in a run that others cannot finish without it.
         KeyboardInterrupt: Ctrl-C or SIGTERM; finished records are whole, and running again resumes.
     """
     suite, runs = plan(path, work_dir, overrides, limit, data_root)
     outcome = Outcome(work_dir / suite.name)
-    load_estimators()  # one that is wrong is said before training, not after
+    load_estimators()  # report a wrong one before training, not after
     processes = distributed.current()
     processes.on_main(lambda: _check_writable(outcome.folder))
     store = ResultStore(outcome.folder)
@@ -123,7 +123,7 @@ def evaluate(config: Path, weights: Path, work_dir: Path, **options: Any) -> tup
         UserError: the configuration, the weights or the data are wrong.
     """
     run, task = plan_evaluation(config, weights, work_dir, **options)
-    load_estimators()  # one that is wrong is said before scoring, not after
+    load_estimators()  # report a wrong one before scoring, not after
     _check_writable(work_dir / run.suite)
     with _interruptible() as interrupts:
         record = _recorded(run, task, PROFILE_IMAGES, interrupts, weights)
@@ -144,7 +144,7 @@ def _recorded(
     interrupts: Sequence[int],
     weights: Path | None = None,
 ) -> Record:
-    """Do one run, or score given weights; whatever goes wrong in it becomes its record."""
+    """Do one run, or score given weights; a failure is recorded, not raised."""
     processes = distributed.current()
     run.folder.mkdir(parents=True, exist_ok=True)
     devices = f"{processes.count} x " if processes.count > 1 else ""
@@ -181,9 +181,9 @@ def _recorded(
 def _results(
     run: Run, task: Task, profile_images: int, weights: Path | None = None
 ) -> dict[str, Any]:
-    """Train unless there are weights, score and count: what only the record of a finished run has.
+    """Train (unless there are weights), score and count: the fields of a finished record.
 
-    In a process that is not the main one: none.
+    Empty in processes other than the main one.
     """
     processes = distributed.current()
     if processes.count > 1 and not task.distributed:
@@ -249,7 +249,7 @@ def _profile(
 
 
 def _of_all(views: int, energy: dict[str, float]) -> dict[str, float]:
-    """The energy of an image from that of a view."""
+    """Energy per image from energy per view."""
     return {name: views * millijoules for name, millijoules in energy.items()}
 
 
@@ -334,9 +334,11 @@ def _log_to(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt at Ctrl-C, and at SIGTERM, which schedulers send; the signals so far.
+    """Raise KeyboardInterrupt on Ctrl-C and on SIGTERM, which schedulers send.
 
-    Libraries swallow it, or make other exceptions of it, which the list tells from failures.
+    Yields:
+        The signals so far. Libraries swallow the exception or turn it into another; the list tells
+        an interruption from a failure.
     """
     signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():

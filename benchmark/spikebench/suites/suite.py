@@ -36,7 +36,7 @@ class TaskEntry(_Strict):
     Attributes:
         backbone: what the backbone is called that the configuration builds itself, such as an ANN
             baseline's; None where the suite's backbones are put in.
-        seeds: other ones than the suite's.
+        seeds: used instead of the suite's.
     """
 
     task: str
@@ -50,7 +50,7 @@ class Suite(_Strict):
 
     Attributes:
         name: also the name of the folder below the work directory.
-        profile_images: operations are counted on so many test images.
+        profile_images: how many test images operations are counted on.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -75,7 +75,7 @@ class Suite(_Strict):
 
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> tuple[Suite, dict[str, list[str]]]:
-    """Read a suite and sort out overrides.
+    """Read a suite and apply overrides.
 
     Args:
         path: a YAML file.
