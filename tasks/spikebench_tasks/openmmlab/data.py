@@ -1,7 +1,7 @@
-"""Where the data of an MMEngine configuration lies, and what its data sets are called.
+"""Where the data of an MMEngine configuration are, and what its data sets are called.
 
-Configurations name files below `data/`, as those of MMDetection and MMSegmentation do; a run looks
-for them below the data root instead, and its record keeps the names as they were written.
+Configurations name files below `data/`, as those of MMDetection and MMSegmentation do. A run looks
+for them below its data root instead; its record keeps the names as written.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def constructor_arguments(registry: Registry, kind: Any) -> Collection[str]:
 
 
 def leaves(described: Any, key: str = "dataset") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The data sets that a description wraps, or itself, each with the key it stands under.
+    """Yield the innermost data sets of a configuration, each with its key.
 
     Example:
         >>> repeated = dict(type="RepeatDataset", dataset=dict(type="CocoDataset"), times=2)
@@ -102,7 +102,7 @@ def leaves(described: Any, key: str = "dataset") -> Iterator[tuple[str, dict[str
 
 
 def count_views(pipeline: Sequence[Mapping[str, Any]]) -> int:
-    """How many views of an image a pipeline gives that ends in TestTimeAug; else 0.
+    """How many views of an image a pipeline makes: 0 unless it ends in TestTimeAug.
 
     Example:
         >>> flips = [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)]
@@ -115,7 +115,7 @@ def count_views(pipeline: Sequence[Mapping[str, Any]]) -> int:
 
 
 def require_files(described: Mapping[str, Any], key: str, data_root: Path) -> None:
-    """Look whether the files and folders that a located data set names are there.
+    """Check that the files and folders that a located data set names exist.
 
     Args:
         described: the data set, less wrappers.
@@ -155,10 +155,10 @@ def require(path: Path, key: str, data_root: Path) -> None:
 
 
 def dataset_info(dataset: Any) -> tuple[str, str]:
-    """How a built data set and its split are called in records; of several, the first.
+    """The name of a built data set and of its split, as in records; of several, the first.
 
-    The name is the one in its metainfo, else its folder; the split is what its list of annotations,
-    or else its folder of images, is named for.
+    The name is the one in its metainfo, else its folder. The split is read off the name of its
+    annotation file, else of its image folder.
     """
     leaf = dataset
     while inner := getattr(leaf, "dataset", None) or next(

@@ -1,4 +1,4 @@
-"""The run loop that detection and segmentation share: MMEngine's Runner, told what a run is."""
+"""Training, scoring and probing of detection and segmentation with MMEngine's Runner."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ log = logging.getLogger("spikebench")
 
 
 def train(run: Run) -> Path:
-    """Train from the last whole checkpoint in the run's folder to the end; the final checkpoint.
+    """Train from the last whole checkpoint in the run's folder and return the final one.
 
-    In several processes (`spikebench.distributed`) the batch size is that of each; the loss that is
-    shown and logged is their mean.
+    With several processes (`spikebench.distributed`), the batch size is per process, and the loss
+    shown and logged is the mean over processes.
 
     Raises:
-        MissingDataError: the data of training or of testing is not there.
-        DatasetError: something is wrong with it.
-        WeightsError: the checkpoint to resume from is truncated, or that of `load_from` cannot be
-            read or has nothing that fits.
-        UserError: the checkpoint to resume from is of another number of processes; or the loss is
-            no longer a number, and what was saved before stays.
+        MissingDataError: training or test data are missing.
+        DatasetError: something is wrong with them.
+        WeightsError: the checkpoint to resume from is truncated, or `load_from` cannot be read or
+            has nothing that fits.
+        UserError: the checkpoint to resume from was made by another number of processes, or the
+            loss became NaN or infinite; earlier checkpoints stay.
     """
     processes = distributed.current()
     config = _config(run)
@@ -90,12 +90,12 @@ def train(run: Run) -> Path:
 def evaluate(run: Run, checkpoint: Path) -> Evaluation:
     """Score a checkpoint on the test split.
 
-    The training split need not be there: weights may have been trained elsewhere. In several
-    processes each scores its share of the images, and the main one has the whole.
+    The training split need not be there: weights may have been trained elsewhere. With several
+    processes, each scores its share of the images, and the main one returns the whole.
 
     Raises:
-        MissingDataError: the data of testing is not there.
-        DatasetError: something is wrong with it.
+        MissingDataError: test data are missing.
+        DatasetError: something is wrong with them.
         WeightsError: the checkpoint is missing, truncated, or of another model.
     """
     with _testing(run, checkpoint) as runner, _ProgressHook(f"{run.title} test") as progress:
@@ -121,7 +121,7 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
 
 
 def probe(run: Run, checkpoint: Path) -> Probe:
-    """The trained model and its test batches, run as in testing."""
+    """The trained model and its test batches; the forward pass is that of testing."""
     with _testing(run, checkpoint) as runner:
         model: Any = bare(runner.model)
         batches, views = runner.test_dataloader, 1
@@ -132,7 +132,7 @@ def probe(run: Run, checkpoint: Path) -> Probe:
 
 
 def _config(run: Run) -> Config:
-    """The run's configuration with what depends on the run and not on the protocol."""
+    """The run's configuration, with what depends on the run and not on the protocol filled in."""
     import_custom(run.config)
     config = Config(located(run.config, run.data_root))
     config.work_dir = str(run.folder)
@@ -160,7 +160,7 @@ def _config(run: Run) -> Config:
 
 
 def _distribute(config: Config) -> None:
-    """Have the processes of a group train and test together."""
+    """Configure data-parallel training and testing in the processes of a group."""
     config.launcher = "pytorch"
     if torch.cuda.is_available():
         return
@@ -175,7 +175,7 @@ def _distribute(config: Config) -> None:
 
 
 def _train_samples(config: Config, data_root: Path) -> int | None:
-    """Images to train on; None where the weights were trained elsewhere and none are here."""
+    """The number of training images; None if the training split is not here."""
     try:
         for key, described in leaves(config.train_dataloader.dataset):
             require_files(described, key, data_root)
@@ -186,9 +186,9 @@ def _train_samples(config: Config, data_root: Path) -> int | None:
 
 @contextlib.contextmanager
 def _runner(config: Config, data_root: Path, augmented: Config | None = None) -> Iterator[Runner]:
-    """A Runner that says what it has to say in `mmengine.log`, not on the screen.
+    """A Runner whose output goes to `mmengine.log`, not to the screen.
 
-    Its data are checked as `config` has them, whose keys people know.
+    Data are checked as `config`, not `augmented`, describes them: users know its keys.
     """
     processes = distributed.current()
     file = Path(config.work_dir) / "mmengine.log" if processes.is_main else Path(os.devnull)
@@ -197,7 +197,7 @@ def _runner(config: Config, data_root: Path, augmented: Config | None = None) ->
         contextlib.redirect_stdout(stream),  # what MMEngine, MMDetection and pycocotools print
         DefaultScope.overwrite_default_scope(config.default_scope),
     ):
-        with processes.main_first():  # some data are made when they are first looked at
+        with processes.main_first():  # some data are made on first use
             require_sound_data(config.to_dict(), data_root)
         runner = SafeRunner.from_cfg(augmented or config)
         try:
@@ -222,7 +222,7 @@ def _testing(run: Run, checkpoint: Path) -> Iterator[Runner]:
 
 
 def _augmented(config: Config) -> Config:
-    """What tests on several views of each image, as `tools/test.py --tta`."""
+    """The configuration that tests on several views of each image, as `tools/test.py --tta`."""
     augmented = copy.deepcopy(config)
     augmented.model = {**config.tta_model, "module": config.model}
     for _, dataset in leaves(augmented.test_dataloader.dataset):
@@ -231,7 +231,7 @@ def _augmented(config: Config) -> Config:
 
 
 class _Views:
-    """Batches of augmented images as batches of one view each."""
+    """Splits batches of augmented images into batches of one view each."""
 
     def __init__(self, batches: Iterable[Mapping[str, Any]]) -> None:
         self._batches = batches
@@ -243,7 +243,7 @@ class _Views:
 
 
 class _MeanLossHook(Hook):
-    """Makes the loss that other hooks see the mean over all processes, as the gradient is."""
+    """Averages the loss that other hooks see over all processes, as the gradient is."""
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -254,7 +254,7 @@ class _MeanLossHook(Hook):
 
 
 class _StopAtNaN(Hook):
-    """Stops before weights that a loss without a number has reached are saved."""
+    """Aborts on a NaN or infinite loss, before such weights are saved."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -272,7 +272,7 @@ class _StopAtNaN(Hook):
 
 
 class _CollectionHook(Hook):
-    """Has metrics exchange results below the run's folder, and not where the command was given."""
+    """Makes metrics exchange results below the run's folder, not in the working directory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,8 +1,8 @@
-"""Going on in the middle of the data, where an interrupted training stopped.
+"""Resuming in the middle of an epoch, with the batch that would have come next.
 
-MMEngine goes on with the first batch of the epoch, or, where it counts iterations, loads all images
-of all iterations before once more to throw them away. Here the samplers are advanced, which takes
-no image, and the first batch is the one that would have come next.
+MMEngine resumes with the first batch of the epoch or, if it counts iterations, loads the images of
+all earlier iterations again and throws them away. Here the samplers are advanced instead, which
+loads no image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spikebench_tasks.checkpoints import resumable_checkpoint
 
 
 class Resumption(NamedTuple):
-    """A checkpoint to go on from, after so many whole epochs, or iterations of any epoch."""
+    """A checkpoint to resume from, with the number of finished epochs and iterations."""
 
     checkpoint: Path
     epoch: int
@@ -35,7 +35,7 @@ class Resumption(NamedTuple):
 
 
 def find_resumption(folder: Path, processes: int) -> Resumption | None:
-    """Where training goes on from, if it began before.
+    """Find the checkpoint to resume from; None if there is none.
 
     Args:
         folder: the run's.
@@ -43,7 +43,7 @@ def find_resumption(folder: Path, processes: int) -> Resumption | None:
 
     Raises:
         WeightsError: the newest checkpoint is truncated, or none of MMEngine's.
-        UserError: it is of another number of processes, in which its iterations count otherwise.
+        UserError: it was made by another number of processes, so that its iterations differ.
     """
     checkpoint = resumable_checkpoint(folder)
     if checkpoint is None:
@@ -70,7 +70,7 @@ def restart_randomness(*key: int) -> None:
 
 
 def resume(config: Config, found: Resumption, seed: int, rank: int) -> None:
-    """Have a configuration go on from a checkpoint and from the batch that comes after it.
+    """Make a configuration resume from a checkpoint and the batch after it.
 
     Args:
         config: is changed.
@@ -93,15 +93,15 @@ def resume(config: Config, found: Resumption, seed: int, rank: int) -> None:
 
 @DATA_SAMPLERS.register_module()
 class ResumedBatches(BatchSampler):
-    """The batches of a sampler from some iteration on; from the next epoch on, all of them.
+    """The batches of a sampler from some iteration on; in later epochs, all of them.
 
     Args:
         sampler: gives indices.
         batch_size: indices a batch.
-        batches: configuration of a batch sampler; None cuts what the sampler gives into batches.
-        drop_last: whether an incomplete last batch is left out, where `batches` is None.
-        epoch: so many whole passes were done.
-        iteration: so many batches were done, those of the passes included.
+        batches: configuration of a batch sampler; None cuts the sampler's indices into batches.
+        drop_last: whether an incomplete last batch is dropped, if `batches` is None.
+        epoch: finished passes over the data.
+        iteration: finished batches, of all passes.
         seed: of the run.
         rank: number of this process.
     """
@@ -149,7 +149,7 @@ class ResumedBatches(BatchSampler):
 
 
 class ResumeIterationsHook(Hook):
-    """Keeps a loop that counts iterations from loading what was trained on before."""
+    """Keeps an iteration-based loop from loading images that were trained on already."""
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
@@ -162,10 +162,10 @@ class ResumeIterationsHook(Hook):
 
 @FUNCTIONS.register_module()
 def seed_worker(worker_id: int, rank: int, iteration: int) -> None:
-    """Seed a process that loads images.
+    """Seed a data loader worker.
 
-    Torch draws what it seeds workers with anew for each epoch; MMEngine's own function would have
-    every epoch, and every part of a resumed training, draw the same random numbers again.
+    Torch draws a new seed for workers each epoch. MMEngine's own function would repeat the same
+    random numbers in every epoch and after every resume.
 
     Args:
         worker_id: number of the worker; torch's seed tells it already.
