@@ -197,6 +197,14 @@ class Task(ABC):
         """
         raise UserError(f"task {type(self).__name__} takes no weights; it scores what it trained")
 
+    def with_image_size(self, config: Mapping[str, Any], size: int) -> dict[str, Any]:
+        """A copy of the configuration that scores images of `size` by `size` pixels.
+
+        Raises:
+            UserError: the task or the configuration has no single image size.
+        """
+        raise UserError(f"task {type(self).__name__} scores at no other image size")
+
     def backbone_of(self, config: Mapping[str, Any]) -> str:
         """The name of the backbone that a resolved configuration builds.
 

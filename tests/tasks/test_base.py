@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from spikebench.errors import UserError
 from spikebench.registry import TASKS
 from spikebench.task import ConfigError, Task
 
@@ -78,6 +79,16 @@ def test_the_backbone_is_read_off_a_configuration(name: str, config: dict, expec
 def test_a_classification_that_names_no_backbone_says_how_to():
     with pytest.raises(ConfigError, match="--backbone"):
         TASKS.get("classification")().backbone_of({"model": {"backbone": None}})
+
+
+def test_the_image_size_of_a_classification_is_changed_in_a_copy():
+    task, config = TASKS.get("classification")(), {"data": {"image_size": 32, "batch_size": 2}}
+    assert task.with_image_size(config, 48) == {"data": {"image_size": 48, "batch_size": 2}}
+    assert config["data"]["image_size"] == 32
+    with pytest.raises(ConfigError, match="image_size"):
+        task.with_image_size({"data": {}}, 48)
+    with pytest.raises(UserError, match="DetectionTask"):
+        TASKS.get("detection")().with_image_size({}, 48)
 
 
 def test_reading_titles_imports_no_framework():

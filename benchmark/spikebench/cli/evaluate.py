@@ -65,7 +65,8 @@ def evaluate(
             work_dir,
             task_name=name,
             backbone=backbone,
-            overrides=[*(set_ or []), *([] if size is None else [f"data.image_size={size}"])],
+            overrides=set_ or (),
+            image_size=size,
             limit=limit,
             data_root=data_root,
         )

@@ -77,6 +77,7 @@ def plan_evaluation(
     task_name: str,
     backbone: str | None = None,
     overrides: Sequence[str] = (),
+    image_size: int | None = None,
     limit: int | None = None,
     data_root: Path | None = None,
 ) -> tuple[Run, Task]:
@@ -89,6 +90,7 @@ def plan_evaluation(
         task_name: registered name.
         backbone: registered name; None takes the one that the configuration names.
         overrides: `key.path=value` of the configuration.
+        image_size: pixels per side; None takes the configuration's.
         limit: use only this many images.
         data_root: as for `plan`.
 
@@ -101,6 +103,8 @@ def plan_evaluation(
     if not weights.is_file():
         raise ConfigError(f"no such file of weights: {weights}")
     config = task.with_initial_weights(config, weights)
+    if image_size is not None:
+        config = task.with_image_size(config, image_size)
     try:
         named = backbone or task.backbone_of(config)
     except ConfigError as error:

@@ -50,6 +50,11 @@ class ClassificationTask(BaseTask):
             raise ConfigError(f"model.backbone is {described!r}; name one with --backbone")
         return described
 
+    def with_image_size(self, config: Mapping[str, Any], size: int) -> dict[str, Any]:
+        if "image_size" not in config["data"]:
+            raise ConfigError("the configuration has no data.image_size to change")
+        return {**config, "data": {**config["data"], "image_size": size}}
+
     def train(self, run: Run) -> Path:
         from spikebench_tasks.classification import loop
 

@@ -301,9 +301,10 @@ def test_latex_compiles(make_record, pairs, tmp_path):
 def test_write_report_writes_every_table(make_record, store):
     store.put(make_record("k0"))
     store.put(make_record("k1", task="depth", metrics={"rmse": 0.5}))
+    store.put(make_record("k2", task="detection", error="RuntimeError: no"))
     report = write_report(store.root)
     names = {path.name for path in (store.root / "report").iterdir()}
-    stems = ["accuracy", "depth", "energy"]
+    stems = ["accuracy", "depth", "detection", "energy"]
     tables = {f"{stem}.{end}" for stem in stems for end in ("md", "csv", "tex")}
     assert names == tables | {
         "by_time_steps.csv",
@@ -316,7 +317,7 @@ def test_write_report_writes_every_table(make_record, store):
     assert "No finished run" in (store.root / "report" / "detection.md").read_text()
     whole = (store.root / "report" / "report.md").read_text()
     assert "## Accuracy" in whole
-    assert "## Detection" not in whole
+    assert "## Segmentation" not in whole
 
 
 def test_links_hold_wherever_the_report_lies(make_record, store, tmp_path):
