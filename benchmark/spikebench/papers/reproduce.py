@@ -1,4 +1,4 @@
-"""Published tables reproduced: beside each reported figure what this machine finds for it."""
+"""Reproduces published tables: a measured figure beside each reported one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ANN_ESTIMATOR = "dense-45nm"
 VALUE_FREE_RULES = ("dense", "rate")
 """Rules that charge every multiply-accumulate of an ANN, whatever it reads."""
 COUNTED_IMAGES = 8
-"""Images that energies are counted on where `limit` does not say."""
+"""Images that energies are counted on without a `limit`."""
 
 ALWAYS = {
     "params_m": FigureSpec(title="Parameters", unit="M"),
@@ -56,7 +56,7 @@ ALWAYS = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What there is to measure with.
+    """Data and weights that a table is measured with.
 
     Attributes:
         data_root: holds one folder a data set.
@@ -139,7 +139,7 @@ class _Measuring:
         self._count = RowCounter(table)
 
     def row(self, row: TableRow) -> ReproducedRow:
-        """Everything that can be measured of one row."""
+        """Measure one row."""
         reported = self.table.reported(row)
         names = list(dict.fromkeys([*reported.figures, *ALWAYS]))
         if row.build is None:
@@ -211,7 +211,7 @@ class _Measuring:
         return reports, images if folder or not self.table.data else f"{images}, for want of data"
 
     def _scores(self, row: TableRow, build: Build, reported: Iterable[str]) -> dict[str, Measured]:
-        """Those of the reported figures that metrics of a task measure."""
+        """Measure the reported figures that are metrics of a task."""
         figures = self.table.figures
         metrics = {name: figures[name].metric for name in reported if figures[name].metric}
         missing = self._missing_for_scores(row, build)
@@ -235,7 +235,7 @@ class _Measuring:
         return scored
 
     def _missing_for_scores(self, row: TableRow, build: Build) -> str:
-        """What is missing to score a row; empty where nothing is."""
+        """What is missing to score a row; empty if nothing is."""
         if isinstance(build, TimmBuild):
             return "an ANN of timm is counted here, and not scored"
         if isinstance(build, ClassifierBuild) and (build.fused or self.table.score is None):

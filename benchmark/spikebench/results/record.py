@@ -53,7 +53,7 @@ class BackboneInfo(Strict):
 
 
 class DatasetInfo(Strict):
-    """What was trained on and scored on.
+    """The data set and split of training and scoring.
 
     Attributes:
         name: the data set.

@@ -17,7 +17,7 @@ REPRODUCTIONS = "reproduction-*.json"
 
 
 class MissingResultsError(UserError, FileNotFoundError):
-    """There are no results where they were looked for."""
+    """No results were found."""
 
 
 class ResultStore:
@@ -35,12 +35,12 @@ class ResultStore:
         return self.folder(key) / RECORD_NAME
 
     def get(self, key: str) -> Record | None:
-        """The record of the run `key`, or None where there is none yet."""
+        """The record of the run `key`, or None."""
         path = self.path(key)
         return read_record(path) if path.exists() else None
 
     def put(self, record: Record) -> Path:
-        """Write a record, whole or not at all, and return its path."""
+        """Write a record atomically and return its path."""
         path = self.path(record.key)
         write_atomically(path, record.model_dump_json(indent=1) + "\n")
         return path

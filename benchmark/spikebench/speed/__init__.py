@@ -1,1 +1,1 @@
-"""How fast a backbone is: contenders measured in turns, against SpikingJelly and a dense floor."""
+"""Speed of a backbone, measured alternately with SpikingJelly and a dense matrix product."""

@@ -14,7 +14,7 @@ from spikebench.speed.record import SpeedRecord, Timing
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that a share of the values lies below, interpolated between neighbours.
+    """A quantile, interpolated between neighbouring values.
 
     >>> percentile([4.0, 1.0, 2.0], 0.75)
     3.0
@@ -32,18 +32,18 @@ def latency(timing: Timing, share: float) -> float:
 
 
 def images_per_second(record: SpeedRecord, timing: Timing) -> float:
-    """Images over the seconds they took, all batches together."""
+    """Images per second over all batches."""
     batches = [second for turn in timing.seconds for second in turn]
     return record.settings.batch_size * len(batches) / sum(batches)
 
 
 def rounds(timing: Timing) -> list[float]:
-    """For each round the median of its batches, in seconds."""
+    """Median seconds per batch, per round."""
     return [median(turn) for turn in timing.seconds]
 
 
 def speedups(timing: Timing, baseline: Timing) -> tuple[float, ...]:
-    """For each round how many times as fast as the baseline it was."""
+    """Speed-up over the baseline, per round."""
     return tuple(b / t for t, b in zip(rounds(timing), rounds(baseline), strict=True))
 
 
@@ -94,7 +94,7 @@ def over_floor(record: SpeedRecord, timing: Timing) -> tuple[float, ...] | None:
 
 
 def peak_memory(timing: Timing) -> int:
-    """The largest memory in use in any round, in bytes."""
+    """Peak memory over all rounds, in bytes."""
     return max(timing.peak_memory_bytes)
 
 

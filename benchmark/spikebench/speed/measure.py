@@ -1,4 +1,4 @@
-"""Measuring contenders in turns: one process each, asked for one measurement at a time.
+"""Measures contenders alternately: one process each, one measurement at a time.
 
 Turns go round (A B C A B C ...), so that a machine that gets slower slows all contenders alike. A
 process of its own gives each its own peak memory and compile caches; between its turns it waits
@@ -67,7 +67,7 @@ class WorkerProcess:
         self._write(json.dumps(described))
 
     def ask(self, request: str) -> dict[str, Any]:
-        """Have it do something, as named in `spikebench.speed.worker.Worker`.
+        """Call a method of `spikebench.speed.worker.Worker` in the process.
 
         Raises:
             WorkerError: it failed, or its process ended.
@@ -108,7 +108,7 @@ class WorkerProcess:
 
 
 class _Turns:
-    """One contender on its way to a `Timing`; what goes wrong ends its turns alone."""
+    """Collects the timing of one contender; an error ends only its own turns."""
 
     def __init__(self, contender: Contender, worker: WorkerProcess) -> None:
         self.contender = contender

@@ -1,4 +1,4 @@
-"""The largest memory in use between two moments, of this process or of its accelerator."""
+"""Peak memory of this process or of its accelerator."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class PeakMemory:
         return "peak resident memory of the process (ru_maxrss) since it began, warm-up included"
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start a new measurement."""
         if self.cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
         elif self.resettable:
             _CLEAR.write_text("5")
 
     def peak(self) -> int:
-        """Bytes at most since `reset`."""
+        """Peak bytes since `reset`."""
         if self.cuda:
             return torch.cuda.max_memory_allocated(self.device)
         if self.resettable:
@@ -51,13 +51,13 @@ class PeakMemory:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     def now(self) -> int | None:
-        """Bytes in use, or None where the system does not tell."""
+        """Bytes in use, or None if the system does not report them."""
         if self.cuda:
             return torch.cuda.memory_allocated(self.device)
         return _status("VmRSS") if _STATUS.exists() else None
 
     def give_back(self) -> None:
-        """Return what is kept for reuse, so that others may have it meanwhile."""
+        """Return cached memory to the system, so that other processes can use it."""
         if self.cuda:
             torch.cuda.empty_cache()
         elif trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it

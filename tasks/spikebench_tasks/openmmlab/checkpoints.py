@@ -1,4 +1,4 @@
-"""Checkpoints of MMEngine: whole or absent, plain data, and all that going on from one needs."""
+"""MMEngine checkpoints: written atomically, plain data, with all that resuming needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NAMED = 5
 
 @register_backend("whole", prefixes=None)
 class WholeFileBackend(LocalBackend):
-    """Local files that appear under their name only when they are whole."""
+    """Local files that appear under their name only once complete."""
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write to a temporary name beside `filepath`, then rename."""
@@ -106,7 +106,7 @@ class PlainCheckpointHook(CheckpointHook):
 
 
 class SafeRunner(Runner):
-    """A Runner that reads nothing but weights and plain data from checkpoints.
+    """A Runner that reads only weights and plain data from checkpoints.
 
     What it goes on from must fit in every key. What it starts from (`load_from`) may be of another
     model: it takes what fits, and says what does not.
@@ -119,7 +119,7 @@ class SafeRunner(Runner):
         strict: bool = False,
         revise_keys: list | None = None,
     ) -> Mapping[str, Any]:
-        """Load a checkpoint into the model, and hand it to the hooks.
+        """Load a checkpoint into the model and pass it to the hooks.
 
         Args:
             filename: what `spikebench.weights.loading.read_weights` reads.
@@ -154,7 +154,7 @@ class SafeRunner(Runner):
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The model itself, out of what wraps it in several processes and in augmented testing."""
+    """Unwrap a model from data parallelism and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         assert isinstance(model.module, nn.Module)
         model = model.module
@@ -162,7 +162,7 @@ def bare(model: nn.Module) -> nn.Module:
 
 
 def _unapplied_gradients(runner: Runner) -> dict[str, Tensor]:
-    """Gradients by parameter where accumulation is on its way, else nothing."""
+    """Gradients by parameter while gradients are accumulated, else nothing."""
     trained = {name: p for name, p in bare(runner.model).named_parameters() if p.requires_grad}
     if all(parameter.grad is None for parameter in trained.values()):
         return {}
@@ -175,7 +175,7 @@ def _unapplied_gradients(runner: Runner) -> dict[str, Tensor]:
 
 
 class _Misfits(dict[str, list[str]]):
-    """Keys that do not fit, by kind; a kind without any is left out."""
+    """Keys that do not fit, by kind; kinds without any are dropped."""
 
     def __init__(self, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
         shapes = {
@@ -192,7 +192,7 @@ class _Misfits(dict[str, list[str]]):
         self.keys_of_another_shape = shapes.keys()
 
     def lines(self) -> list[str]:
-        """One line a kind: how many, and the first of them."""
+        """One line per kind: how many keys, and the first ones."""
         return [
             f"{len(keys)} {kind}: {', '.join(keys[:_NAMED])}{', ...' if keys[_NAMED:] else ''}"
             for kind, keys in self.items()
@@ -222,7 +222,7 @@ def _in_our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _fitting(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], misfits: _Misfits, path: str
 ) -> dict[str, Tensor]:
-    """What of `state` fits; the first of what does not are named in the log."""
+    """The part of `state` that fits; the log names the first keys that do not."""
     fits = {
         key: value
         for key, value in state.items()

@@ -84,7 +84,7 @@ class EvenlySpreadHook(Hook):
             self.wanted[path] = (stem if stems[stem] == 1 else f"{stem}-{index}", index)
 
     def wanted_of(self, samples: Sequence[Any]) -> list[tuple[int, str, int]]:
-        """Of each chosen image in a batch: its place there, its name, its index in the data set."""
+        """Place in the batch, name and index in the data set of each chosen image in a batch."""
         if not self.wanted:
             return []
         chosen = []
@@ -163,7 +163,7 @@ class PicturesHook(EvenlySpreadHook):
 def predicted_beside_truth(
     dataset: Any, index: int, predicted: Any, score_threshold: float = 0.3
 ) -> np.ndarray:
-    """A picture of what was predicted on an image beside what the data set says is there.
+    """Draw the prediction for an image beside its ground truth.
 
     Args:
         dataset: a data set of MMDetection or MMSegmentation.
@@ -246,7 +246,7 @@ def _drawn_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _palette(about: Mapping[str, Any]) -> list[tuple[int, ...]] | None:
-    """A colour for each class: those of the data set, or hues all round the circle."""
+    """A colour per class: the data set's palette, or evenly spaced hues."""
     palette, classes = about.get("palette"), about.get("classes")
     if isinstance(palette, list | tuple):
         return [tuple(color) for color in palette]
@@ -273,7 +273,7 @@ def _side_by_side(panels: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
 
 @contextlib.contextmanager
 def _same_numbers() -> Iterator[None]:
-    """MMDetection jitters colours by NumPy's random numbers: training is to get its own."""
+    """Keep NumPy's random state: MMDetection jitters colours with it."""
     state = np.random.get_state()
     np.random.seed(0)
     try:

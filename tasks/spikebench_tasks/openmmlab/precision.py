@@ -1,4 +1,4 @@
-"""Mixed precision where MMEngine's own has none: on a CPU."""
+"""Mixed precision on a CPU, where MMEngine has none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AMP = {"AmpOptimWrapper", "mmengine.AmpOptimWrapper"}
 
 
 def fit_precision(config: Config) -> None:
-    """Have `AmpOptimWrapper` train in bfloat16 where there is no CUDA device."""
+    """Make `AmpOptimWrapper` train in bfloat16 without a CUDA device."""
     if config.optim_wrapper.get("type") in _AMP and not torch.cuda.is_available():
         config.optim_wrapper.type = "CpuAmpOptimWrapper"
 

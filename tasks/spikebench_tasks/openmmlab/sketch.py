@@ -1,4 +1,4 @@
-"""The untrained detector or segmentor of a configuration, and an image that is none."""
+"""The untrained detector or segmentor of a configuration, and a random image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SAMPLES = {"mmdet": "DetDataSample", "mmseg": "SegDataSample"}
 
 
 def sketch(config: Mapping[str, Any]) -> Probe:
-    """Build the model, and one batch as its data loader would give it.
+    """Build the model and one batch in the form of its data loader.
 
     The forward pass is the one that MMDetection and MMSegmentation count FLOPs of: a detector's box
     head reads all proposals and its mask head the first 100, so that the count does not hang on how
@@ -45,12 +45,12 @@ def sketch(config: Mapping[str, Any]) -> Probe:
 
 
 def images_of(batch: Mapping[str, Any]) -> Any:
-    """The images of a batch as data loaders of MMEngine give it: one tensor for each."""
+    """The images of a batch of MMEngine's data loaders: one tensor each."""
     return batch["inputs"]
 
 
 def backbone_info(model: Any, config: Mapping[str, Any]) -> BackboneInfo:
-    """Which backbone a detector or segmentor has: a spiking one, or a stock one (an ANN)."""
+    """Describe the backbone of a detector or segmentor, spiking or stock (an ANN)."""
     backbone, described = model.backbone, config["model"]["backbone"]
     own = {key: value for key, value in described.items() if key not in ("type", "init_cfg")}
     return BackboneInfo(
@@ -66,7 +66,7 @@ def _forward(model: Any, batch: Any) -> Any:
 
 
 def _test_size(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width that test images are brought to: the preprocessor's, or the last resize's.
+    """Height and width of test images: the preprocessor's, or those of the last resize.
 
     MMSegmentation's pipelines resize to a shorter side; the size that a protocol is known by, and
     that crops have in training, is the preprocessor's.

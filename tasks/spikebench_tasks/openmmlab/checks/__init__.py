@@ -1,1 +1,1 @@
-"""What is looked at in data before training starts: `spikebench check-data`."""
+"""Checks of data before training starts: `spikebench check-data`."""

@@ -1,4 +1,4 @@
-"""Data sets that passed: remembered in the user's cache for as long as no file changes."""
+"""Results of passed checks, cached until a file of the data set changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VERSION = 2  # of what is looked for
 
 @dataclass(frozen=True)
 class Memory:
-    """Where it is written that a data set passed, and of which files that is true.
+    """The cache entry of a data set that passed, and the files it covers.
 
     Attributes:
         path: a file of its own for every data set as a configuration describes it.
@@ -34,7 +34,7 @@ class Memory:
 
     @classmethod
     def of(cls, described: Any, dataset: Any) -> Memory:
-        """The memory of a data set.
+        """Return the cache entry of a data set.
 
         Args:
             described: what of its configuration matters.
@@ -48,7 +48,7 @@ class Memory:
         return cls(cache_root() / "data" / f"{name}.json", files.hexdigest())
 
     def recall(self) -> SplitCheck | None:
-        """What was found when the data set passed; None if it did not, or files have changed."""
+        """The result of the passed check; None if there is none or files have changed."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             return SplitCheck(**content["check"]) if content["files"] == self.files else None
@@ -56,7 +56,7 @@ class Memory:
             return None
 
     def keep(self, check: SplitCheck) -> None:
-        """Remember that the data set passed."""
+        """Store that the data set passed."""
         content = {"files": self.files, "check": dataclasses.asdict(check)}
         try:
             write_atomically(self.path, json.dumps(content))
@@ -67,7 +67,7 @@ class Memory:
 
 
 def _files(dataset: Any) -> Iterator[str]:
-    """A line for every file that a data set may read, and that is there."""
+    """A line for every existing file that a data set may read."""
     if os.path.exists(dataset.ann_file):
         status = os.stat(dataset.ann_file)
         yield f"{dataset.ann_file} {status.st_size} {status.st_mtime_ns}"

@@ -1,4 +1,4 @@
-"""Looking through annotations in COCO's format, for what MMDetection stumbles over or leaves out.
+"""Checks of annotations in COCO's format: what MMDetection fails on or silently drops.
 
 MMDetection reads such a file as `CocoDataset.load_data_list` and `LoadAnnotations` do: annotations
 of unknown categories, without area or outside their image go without a word, and classes are
@@ -55,7 +55,7 @@ class Reading:
 
 @dataclass
 class Coco:
-    """What a file holds: images that are used, in order; annotations; errors; what goes unused."""
+    """The result for a file: images used, in order; annotations; errors; what is unused."""
 
     images: list[Listed] = field(default_factory=list)
     annotations: int = 0
@@ -64,7 +64,7 @@ class Coco:
 
 
 def check_coco(path: Path, reading: Reading) -> Coco:
-    """Look through a file of annotations."""
+    """Check a file of annotations."""
     try:
         content = read_coco(path, masks=reading.masks is not None)
     except ValueError as error:
@@ -130,7 +130,7 @@ def _pictures(path: Path, listed: list, found: Coco) -> dict[Any, Picture]:
 
 
 class _Categories:
-    """The categories of a file beside the classes of a data set."""
+    """Compares the categories of a file with the classes of a data set."""
 
     def __init__(self, path: Path, listed: list, reading: Reading, found: Coco) -> None:
         self._path, self._reading = path, reading
@@ -187,7 +187,7 @@ class _Categories:
 
 
 class _Masks:
-    """Masks of a file beside how they are read; the same of many annotations is one error."""
+    """Checks masks against how they are read; one error per kind, however many annotations."""
 
     def __init__(self, path: Path, reading: Reading) -> None:
         self._path, self._reading = path, reading

@@ -1,4 +1,4 @@
-"""Reading a file of annotations in COCO's format, reduced to what a check needs while it is parsed.
+"""Reads a file of annotations in COCO's format, keeping only what a check needs.
 
 Polygons and URLs are never all in memory: a file of COCO's size takes a fraction of what
 pycocotools takes to read it.
@@ -111,7 +111,7 @@ def run_lengths(counts: str | Sequence[int]) -> np.ndarray:
 
 
 def _reduce(masks: bool) -> Callable[[dict], Any]:
-    """What JSON objects become when they are parsed: small tuples in place of dictionaries."""
+    """Turns parsed JSON objects into small tuples in place of dictionaries."""
 
     def reduce(node: dict) -> Any:
         if all(key in node for key in ANNOTATION_KEYS):

@@ -1,4 +1,4 @@
-"""Looking through the data of a detection or segmentation configuration before training starts."""
+"""Checks of the data of a detection or segmentation configuration before training starts."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _same_as_test(config: Mapping[str, Any]) -> bool:
 
 
 def _heads(node: Any, key: str = "model") -> Iterator[tuple[str, int]]:
-    """How many classes each head says it has, by the place where it says so."""
+    """The number of classes of each head, by its place in the configuration."""
     if isinstance(node, list | tuple):
         for name, each in _numbered(node, key):
             yield from _heads(each, name)

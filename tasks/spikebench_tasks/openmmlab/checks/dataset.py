@@ -1,4 +1,4 @@
-"""Looking through one data set: what it lists, and whether model and scores fit it."""
+"""Checks of one data set: its files, and whether model and metrics fit it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spikebench_tasks.openmmlab.data import dataset_info, require, require_files
 
 
 class DataSet(NamedTuple):
-    """A data set of a configuration, and what else of the configuration has to fit it.
+    """A data set of a configuration, with the parts of the configuration that have to fit it.
 
     Attributes:
         split: how it is called on screen.
@@ -45,7 +45,7 @@ class DataSet(NamedTuple):
 
 
 def check_dataset(given: DataSet, cached: bool) -> SplitCheck:
-    """Look through a data set, or recall that it passed before where `cached`."""
+    """Check a data set; with `cached`, one that passed before passes without being read."""
     check = SplitCheck(given.split)
     typed = [(given.key, given.described, DATASETS)]
     typed += [(place, each, METRICS) for place, each in given.evaluators.items()]
@@ -86,13 +86,13 @@ def check_dataset(given: DataSet, cached: bool) -> SplitCheck:
 
 
 def _registered(registry: Registry, name: Any) -> Any:
-    """What a registry has under a name in the scope of the configuration; None if nothing."""
+    """The entry of a registry in the scope of the configuration; None if there is none."""
     with registry.switch_scope_and_registry(None) as scoped:
         return scoped.get(name) if isinstance(name, str) else name
 
 
 def _look_through(given: DataSet, dataset: Any, check: SplitCheck) -> None:
-    """Count what a data set lists, and look at every file."""
+    """Count what a data set lists, and check every file."""
     labels, skips = None, Counter[str]()
     if _reads_coco(dataset):
         if "img" not in dataset.data_prefix:
@@ -142,7 +142,7 @@ def _look_through(given: DataSet, dataset: Any, check: SplitCheck) -> None:
 
 
 def _mismatches(given: DataSet, dataset: Any, check: SplitCheck) -> Iterator[str]:
-    """Classes of the data set beside those of heads; the files of data set and scores."""
+    """Yield disagreements: classes of data set and heads, files of data set and metrics."""
     classes = dataset.metainfo.get("classes") or ()
     check.classes = len(classes)
     if not classes:
@@ -170,7 +170,7 @@ def _scored_files(given: DataSet) -> Iterator[tuple[str, Path]]:
 
 
 def _reads_coco(dataset: Any) -> bool:
-    """Whether a data set reads its file as CocoDataset does, as kinds of it may not."""
+    """Whether a data set reads its file as CocoDataset does; subclasses may not."""
     read = {"load_data_list", "parse_data_info"}
     owners = {next((c for c in type(dataset).__mro__ if name in vars(c)), object) for name in read}
     return {owner.__name__ for owner in owners} == {"CocoDataset"}
@@ -239,7 +239,7 @@ def _listed(entry: Mapping[str, Any]) -> Listed:
 
 
 def _wrong_list(given: DataSet, listed: Sequence[Listed]) -> Iterator[str]:
-    """What is wrong with a list of images with label maps, before any is looked at."""
+    """Yield what is wrong with a list of images with label maps, before any is read."""
     if any(one.labels is None for one in listed):
         yield f"{given.key} has no label maps; set its data_prefix.seg_map_path"
     for path, count in Counter(one.path for one in listed).items():
@@ -266,7 +266,7 @@ def _chosen(listed: list[Listed], indices: int | Sequence[int] | None) -> list[L
 
 
 def _what_matters(given: DataSet) -> dict[str, Any]:
-    """What of the configuration decides what is found."""
+    """The part of the configuration that decides the result."""
     described = {key: value for key, value in given.described.items() if key != "pipeline"}
     kept = {key: value for key, value in given._asdict().items() if key != "data_root"}
     return {**kept, "described": described, "steps": _loaders(given)}

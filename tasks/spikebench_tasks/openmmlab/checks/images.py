@@ -1,4 +1,4 @@
-"""Looking at images and label maps: whether they decode, and hold what they should."""
+"""Checks of images and label maps: whether they decode, and hold valid sizes and labels."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ class LabelRange(NamedTuple):
 
 
 class Images(NamedTuple):
-    """What is wrong with images, in their order; and what has no effect, counted."""
+    """Errors in the order of the images, and counts of what has no effect."""
 
     errors: list[str]
     skips: Counter[str]
 
 
 class _WrongError(Exception):
-    """A file is not what it should be; the message is the line to show."""
+    """A file is not as expected; the message is the line to show."""
 
 
 def check_images(

@@ -1,4 +1,4 @@
-"""Objects as a data set lists them, where it does not read its file as CocoDataset does."""
+"""Checks of objects that a data set lists itself, unlike CocoDataset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 def check_instances(
     entries: Sequence[Mapping[str, Any]], classes: Sequence[str], named: bool
 ) -> tuple[list[str], Counter[str]]:
-    """Look at the objects of the images that a data set keeps.
+    """Check the objects of the images that a data set keeps.
 
     Args:
         entries: what `load_data_list` gives, an image each.
@@ -64,7 +64,7 @@ def _beyond(left: float, top: float, entry: Mapping[str, Any]) -> bool:
 
 
 def _other_classes(entry: Mapping[str, Any], classes: Sequence[str]) -> Counter[str]:
-    """Names in a file of Pascal VOC's kind that XMLDataset leaves out without a word."""
+    """Class names in a Pascal VOC file that XMLDataset drops silently."""
     if "xml_path" not in entry:
         return Counter()
     named = ElementTree.parse(entry["xml_path"]).iterfind("object/name")
