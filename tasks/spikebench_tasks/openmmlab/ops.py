@@ -1,7 +1,7 @@
 """A stand-in for `mmcv._ext`, the compiled half of mmcv, on torchvision's kernels and PyTorch.
 
 `mmcv-lite` is mmcv without `mmcv._ext`; `import mmcv.ops`, and with it `import mmdet.models`, fails
-there. `spikebench_tasks.openmmlab.extension` adds an import finder that provides it from here:
+there. `_spikebench_mmcv` adds an import finder that provides it from here:
 
 - `nms`, `roi_align_forward` and `roi_align_backward` run on torchvision, the latter two on a CPU on
   a kernel of our own, which is what Mask R-CNN needs to train and to evaluate;
@@ -26,8 +26,8 @@ import torchvision
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from _spikebench_mmcv import EXTENSION
 from spikebench_tasks.openmmlab import roi_align
-from spikebench_tasks.openmmlab.extension import EXTENSION
 
 MAX_POOLING, AVERAGE_POOLING = 0, 1
 

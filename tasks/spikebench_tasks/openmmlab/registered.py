@@ -1,8 +1,8 @@
 """Importing this makes MMDetection and MMSegmentation usable and knows spiking backbones there."""
 
-from spikebench_tasks.openmmlab.extension import install_ops
+import _spikebench_mmcv
 
-install_ops()
+_spikebench_mmcv.install()
 
 from spikebench_tasks.openmmlab import (  # noqa: E402
     adapter,
@@ -17,7 +17,6 @@ __all__ = [
     "adapter",
     "checkpoints",
     "firing_maps",
-    "install_ops",
     "pictures",
     "spiking",
     "transforms",

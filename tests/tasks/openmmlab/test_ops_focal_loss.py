@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spikebench_tasks.openmmlab.extension import OpsFinder, install_ops
+from _spikebench_mmcv import OpsFinder, install
 
-install_ops()
+install()
 
 from mmcv.ops import sigmoid_focal_loss  # noqa: E402
 from mmcv.ops.focal_loss import SigmoidFocalLossFunction  # noqa: E402

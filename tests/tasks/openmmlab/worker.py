@@ -18,9 +18,7 @@ from spikebench_tasks.openmmlab import loop
 
 def train_and_score(run: Run, limits: list[int]) -> list[dict[str, Any]]:
     """Train, then score on the first so many test images; each image with how often it counts."""
-    from spikebench_tasks.openmmlab.registered import install_ops
-
-    install_ops()
+    import spikebench_tasks.openmmlab.registered  # noqa: F401  mmcv's operators first
     from spikebench_tasks.detection.metric import CocoAP
     from spikebench_tasks.segmentation.metric import MeanIoU
 
