@@ -13,11 +13,11 @@ help: ## List the verbs
 setup: $(VENV)/.ready ## Make .venv with everything a run needs (about 5.5 GB)
 
 quickstart: $(VENV)/.ready ## Run the main job: one backbone on three tasks, four tables, one page
-	$(BIN)/spikebench run configs/suites/quickstart.yaml
+	$(BIN)/spikebench run quickstart
 	$(BIN)/spikebench leaderboard build work_dirs/quickstart --out work_dirs/quickstart/leaderboard
 
 leaderboard: $(VENV)/.ready ## Build the page of the published records
-	$(BIN)/spikebench leaderboard build leaderboards/results
+	$(BIN)/spikebench leaderboard build
 
 lint: $(VENV)/.ready ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

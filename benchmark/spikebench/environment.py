@@ -8,29 +8,18 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = (
-    "spikebench",
-    "torch",
-    "torchvision",
-    "lightning",
-    "torchmetrics",
-    "timm",
-    "mmengine",
-    "mmcv",
-    "mmcv-lite",
-    "mmdet",
-    "mmsegmentation",
-    "faster-coco-eval",
-    "numpy",
-    "triton",
-    "spikingjelly",
-)
+REQUIRED = ("spikebench", "torch", "torchvision", "timm", "numpy")
+OPTIONAL = ("triton", "spikingjelly")
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide a result, those that are installed, and of Python."""
+def package_versions(*more: str) -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that decide a result.
+
+    Args:
+        *more: further names than the core's own, such as `Task.packages`; `"a|b"` names two.
+    """
     versions = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in "|".join((*REQUIRED, *OPTIONAL, *more)).split("|"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from spikebench.datacheck import SplitCheck
 from spikebench.errors import UserError
 from spikebench.files import data_root
+from spikebench.registry import TASKS
 from spikebench.results import BackboneInfo, DatasetInfo
 
 
@@ -135,6 +137,8 @@ class Task(ABC):
         distributed: whether several processes can do one run together.
         not_protocol: keys of the configuration, at any depth, that say where and how fast a run
             computes and not what: devices, folders, loader workers. They do not enter run keys.
+        packages: installed packages whose versions decide its results; `"a|b"` if either will do.
+        modules: what training and scoring import; `spikebench doctor` tries them.
 
     Example:
         class DepthTask(Task):
@@ -146,6 +150,8 @@ class Task(ABC):
     metrics: Mapping[str, MetricSpec]
     distributed: bool = False
     not_protocol: frozenset[str] = frozenset()
+    packages: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
     @abstractmethod
     def resolve(
@@ -276,6 +282,15 @@ class Task(ABC):
             ConfigError: the file cannot be read, or an override names no key of it.
         """
         raise UserError(f"task {type(self).__name__} has no check of its data")
+
+
+def packages_of(tasks: Iterable[str]) -> list[str]:
+    """Return `Task.packages` of the tasks of these names; a task that cannot be had has none."""
+    packages: list[str] = []
+    for name in tasks:
+        with suppress(UserError):
+            packages += TASKS.get(name)().packages
+    return packages
 
 
 class ConfigError(UserError, ValueError):

@@ -24,8 +24,9 @@ def _fresh():
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that environment.py takes for this project's."""
-    (tmp_path / "benchmark").mkdir()
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "benchmark" / "environment.py"))
+    module = tmp_path / "benchmark" / "spikebench" / "environment.py"
+    module.parent.mkdir(parents=True)
+    monkeypatch.setattr(environment, "__file__", str(module))
     return tmp_path
 
 
@@ -36,9 +37,11 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_versions_are_those_of_what_is_installed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(environment, "PACKAGES", ("pytest", "no-such-package"))
-    assert environment.package_versions() == {
+    monkeypatch.setattr(environment, "REQUIRED", ("torch",))
+    monkeypatch.setattr(environment, "OPTIONAL", ("no-such-package",))
+    assert environment.package_versions("no-such-package|pytest") == {
         "python": platform.python_version(),
+        "torch": torch.__version__.partition("+")[0],
         "pytest": pytest.__version__,
     }
 

@@ -100,6 +100,17 @@ def spikebench(tmp_path: Path, data: Path) -> Command:
     return Command(tmp_path, data)
 
 
+@pytest.fixture
+def foreign_packages(spikebench: Command) -> Command:
+    """The command in a folder on Python's path that holds somebody else's benchmark and tasks."""
+    folder = spikebench.folder
+    for name in ("benchmark/__init__.py", "tasks/__init__.py", "tasks.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("raise ImportError('somebody else wrote this')\n")
+    spikebench.env["PYTHONPATH"] = str(folder)
+    return spikebench
+
+
 @pytest.fixture(scope="session")
 def helpers() -> type:
     """What tests of this folder share."""

@@ -46,8 +46,12 @@ def run(package: str, script: str, *arguments: str | Path, env: dict, cwd: Path)
         for path in PATHS
     ],
 )
-def test_train_and_test(spikebench, path: Path):
-    """On two images a split, below `data` where the scripts are started, as is usual with them."""
+def test_train_and_test(foreign_packages, path: Path):
+    """On two images a split, below `data` where the scripts are started, as is usual with them.
+
+    The folder holds somebody else's packages `benchmark` and `tasks`.
+    """
+    spikebench = foreign_packages
     folder, task = spikebench.folder, path.parent.name
     _, config = resolved(path)
     for name in data_of(config) & TREES.keys():

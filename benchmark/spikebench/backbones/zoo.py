@@ -49,9 +49,13 @@ def build_backbone(name: str, **overrides) -> nn.Module:
     return BACKBONES.get(name)(**overrides)
 
 
-def list_backbones() -> list[str]:
-    """The names of all backbones, those of other installed packages included."""
-    return BACKBONES.names()
+def list_backbones(pattern: str = "*") -> list[str]:
+    """Return the names of all backbones, those of other installed packages included.
+
+    Args:
+        pattern: a shell pattern that names must match, such as `"sew_*"`.
+    """
+    return BACKBONES.names(pattern)
 
 
 def to_time_first(x: Tensor, time_steps: int, divisor: int) -> Tensor:

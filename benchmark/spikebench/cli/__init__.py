@@ -9,6 +9,7 @@ from spikebench.cli import (  # noqa: F401  each adds its verbs
     audit,
     backbones,
     data,
+    doctor,
     evaluate,
     profile,
     reproduce,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Benchmark of spiking neural network vision backbones: one backbone, registered once, "
     "trained and scored on classification, detection and segmentation, its energy counted.",
-    epilog="Example: spikebench run configs/suites/quickstart.yaml",
+    epilog="Example: spikebench run quickstart",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -73,11 +73,12 @@ def built(build: Callable, name: str, weights: Path | None, **arguments: Any) ->
 def task_of(name: str | None, config: Path) -> str:
     """The task of that name, or of the folder that a configuration lies in."""
     from spikebench.registry import TASKS
+    from spikebench.shipped import find_config
     from spikebench.task import ConfigError
 
     if name is not None:
         return name
-    folder = config.absolute().parent.name
+    folder = find_config(config).absolute().parent.name
     if folder not in TASKS.names():
         raise ConfigError(
             f"{config} lies in {folder!r}, which is no task; say which it is with --task "

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
@@ -10,46 +14,92 @@ import typer
 from spikebench.cli.app import Options, app, built, given_options, new_table, terminal
 from spikebench.errors import UserError
 from spikebench.forms import DEPLOY_FORMS, describe_forms
+from spikebench.registry import unknown_name
 
 
-@app.command("list", epilog="Example: spikebench list backbones meta_spikeformer_15m")
+@app.command("list", epilog="Example: spikebench list backbones 'meta_*'")
 def list_(
-    what: Annotated[str, typer.Argument(help="backbones or tasks")] = "backbones",
-    name: Annotated[str | None, typer.Argument(help="Only the one of this name.")] = None,
+    what: Annotated[str, typer.Argument(help="backbones, tasks, suites or configs")] = "backbones",
+    pattern: Annotated[str, typer.Argument(help="A name, or a pattern such as 'sew_*'.")] = "*",
 ) -> None:
-    """List the registered backbones with their options, or the tasks with their metrics.
+    """List the registered backbones with their options, or tasks, suites and configurations.
 
-    Those of other installed packages are included.
+    Backbones and tasks of other installed packages are included. Suites and configurations are
+    those that come with this package; `run`, `evaluate` and `check-data` take their names.
     """
-    import inspect
+    if what not in _LISTS:
+        raise unknown_name("list", what, _LISTS)
+    _LISTS[what](pattern)
 
+
+def _matching(kind: str, names: Iterable[str], pattern: str) -> list[str]:
+    """The names that match a pattern; a wrong name is answered with near ones."""
+    names = list(names)
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found and names:
+        raise unknown_name(kind, pattern, names)
+    return found
+
+
+def _list_backbones(pattern: str) -> None:
     from rich.markup import escape
 
-    from spikebench.registry import BACKBONES, TASKS, unknown_name
+    from spikebench.backbones.options import option_tables
+    from spikebench.registry import BACKBONES
 
-    if what == "tasks":
-        table = new_table("task", "metrics")
-        for task in [name] if name else TASKS.names():
-            table.add_row(task, ", ".join(TASKS.get(task).metrics))  # type: ignore[attr-defined]
+    names = _matching("backbone", BACKBONES.names(), pattern)
+    table = new_table("backbone", "about")
+    for backbone in names:
+        about = (inspect.getdoc(BACKBONES.get(backbone)) or "").split("\n")[0]
+        table.add_row(backbone, escape(about))
+    terminal().print(table)
+    for backbones, options in option_tables(names):
+        print(f"options of {', '.join(backbones)}:")
+        table = new_table("option", "values", "default", "about")
+        for option in options:
+            table.add_row(*map(escape, option))
         terminal().print(table)
-    elif what == "backbones":
-        from spikebench.backbones import list_backbones
-        from spikebench.backbones.options import option_tables
 
-        names = [name] if name else list_backbones()
-        table = new_table("backbone", "about")
-        for backbone in names:
-            about = (inspect.getdoc(BACKBONES.get(backbone)) or "").split("\n")[0]
-            table.add_row(backbone, escape(about))
-        terminal().print(table)
-        for backbones, options in option_tables(names):
-            print(f"options of {', '.join(backbones)}:")
-            table = new_table("option", "values", "default", "about")
-            for option in options:
-                table.add_row(*map(escape, option))
-            terminal().print(table)
-    else:
-        raise unknown_name("list", what, ("backbones", "tasks"))
+
+def _list_tasks(pattern: str) -> None:
+    from spikebench.registry import TASKS
+
+    table = new_table("task", "metrics")
+    for task in _matching("task", TASKS.names(), pattern):
+        table.add_row(task, ", ".join(TASKS.get(task)().metrics))
+    terminal().print(table)
+
+
+def _list_suites(pattern: str) -> None:
+    from spikebench.shipped import shipped_suites
+
+    _list_files("suite", shipped_suites(), pattern)
+
+
+def _list_configs(pattern: str) -> None:
+    from spikebench.shipped import shipped_configs
+
+    _list_files("configuration", shipped_configs(), pattern)
+
+
+def _list_files(kind: str, files: Mapping[str, Path], pattern: str) -> None:
+    """Print names of files with what their first line says, and the folder that they lie in."""
+    from rich.markup import escape
+
+    table = new_table(kind, "about")
+    for name in _matching(kind, files, pattern):
+        first = files[name].read_text(encoding="utf-8").partition("\n")[0]
+        table.add_row(name, escape(first.removeprefix("#").strip() if first[:1] == "#" else ""))
+    terminal().print(table)
+    print(f"files: {os.path.commonpath([path.parent for path in files.values()])}")
+
+
+_LISTS: dict[str, Callable[[str], None]] = {
+    "backbones": _list_backbones,
+    "tasks": _list_tasks,
+    "suites": _list_suites,
+    "configs": _list_configs,
+}
 
 
 @app.command(epilog="Example: spikebench check meta_spikeformer_nano --set attention=sdsa1")

@@ -25,10 +25,10 @@ _SHOWN = 20
 
 @app.command(
     "check-data",
-    epilog="Example: spikebench check-data configs/detection/faster_rcnn_nano_bccd.py",
+    epilog="Example: spikebench check-data faster_rcnn_nano_bccd",
 )
 def check_data(
-    config: Annotated[Path, typer.Argument(help="A configuration of detection or segmentation.")],
+    config: Annotated[Path, typer.Argument(help="A task's configuration: its file or name.")],
     data_root: DataRoot = None,
     set_: ConfigOverrides = None,
     task: TaskName = None,
@@ -44,9 +44,10 @@ def check_data(
     from spikebench.datacheck import first_errors
     from spikebench.files import data_root as default_data_root
     from spikebench.registry import TASKS
+    from spikebench.shipped import find_config
 
     found: Task = TASKS.get(task_of(task, config))()
-    checks = found.check_data(config, set_ or [], default_data_root(data_root))
+    checks = found.check_data(find_config(config), set_ or [], default_data_root(data_root))
     table = new_table("split", "data set", "images", "annotations", "classes", "skipped", "errors")
     for one in checks:
         counts = (f"{count:,}" for count in (one.images, one.annotations, one.classes))

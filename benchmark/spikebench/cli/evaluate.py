@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from spikebench.results import Record
 
 
-@app.command(
-    epilog="Example: spikebench evaluate configs/classification/imagenet.py --weights 15m.pth"
-)
+@app.command(epilog="Example: spikebench evaluate imagenet --weights 15m.pth")
 def evaluate(
-    config: Annotated[Path, typer.Argument(help="A configuration of a task.")],
+    config: Annotated[Path, typer.Argument(help="A task's configuration: its file or name.")],
     weights: Annotated[
         Path, typer.Option(help="A checkpoint of a run, or published weights (.pth, .safetensors).")
     ],

@@ -1,4 +1,4 @@
-"""Verbs about runs and their records: run, report, leaderboard, doctor."""
+"""Verbs about runs and their records: run, report, leaderboard."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ app.add_typer(leaderboard, name="leaderboard")
 WorkDir = Annotated[Path, typer.Option(help="Runs land in WORK_DIR/<suite>/<key>.")]
 
 
-@app.command(epilog="Example: spikebench run configs/suites/quickstart.yaml --set seeds=[0,1]")
+@app.command(epilog="Example: spikebench run quickstart --set seeds=[0,1]")
 def run(
-    suite: Annotated[Path, typer.Argument(help="The suite's YAML file.")],
+    suite: Annotated[Path, typer.Argument(help="The suite: its YAML file or its name.")],
     work_dir: WorkDir = Path("work_dirs"),
     data_root: DataRoot = None,
     set_: Annotated[
@@ -135,7 +135,7 @@ def report(
 def build(
     sources: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders with result records; default leaderboards/results."),
+        typer.Argument(help="Folders with result records; default the published ones."),
     ] = None,
     out: Annotated[Path, typer.Option(help="A folder, or an .html file.")] = Path(
         "leaderboards/site"
@@ -143,20 +143,7 @@ def build(
 ) -> None:
     """Make one self-contained HTML page of all records; partial and failed runs stay out."""
     from spikebench.report import build_site
+    from spikebench.shipped import shipped_folder
 
-    path = build_site(sources or [Path("leaderboards/results")], out)
+    path = build_site(sources or [shipped_folder("leaderboards/results")], out)
     print(f"leaderboard: {path}")
-
-
-@app.command(epilog="Example: spikebench doctor")
-def doctor() -> None:
-    """Say what this machine has, what is missing, and which package to install for it."""
-    from spikebench.cli.examine import examine
-
-    findings = examine()
-    table = new_table("what", "", "found", "to do")
-    for one in findings:
-        table.add_row(one.subject, "ok" if one.ok else "MISSING", one.found, one.remedy)
-    terminal().print(table)
-    if not all(one.ok for one in findings):
-        raise typer.Exit(1)

@@ -15,10 +15,11 @@ from spikebench.errors import UserError
 from spikebench.papers.record import FigureSpec, Reported, ReportedRow
 from spikebench.registry import unknown_name
 from spikebench.results import Strict
+from spikebench.shipped import shipped_folder
 from spikebench.strict_yaml import StrictLoader
 
 SUFFIXES = (".yaml", ".yml")
-_HERE = Path(__file__).parent
+_TABLES = "leaderboards/papers"
 _NUMBERS = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int")
 
 
@@ -270,15 +271,9 @@ class PaperTable(_Keys):
         return [row for row in self.rows if not names or {row.id, row.model} & set(names)]
 
 
-def tables_folder() -> Path:
-    """Where the tables lie: `leaderboards/papers` of a checkout, or beside this file in a wheel."""
-    checkout = _HERE.parent.parent / "leaderboards" / "papers"
-    return checkout if checkout.is_dir() else _HERE / "tables"
-
-
 def table_names() -> list[str]:
     """The names of the tables that come with this project."""
-    return sorted(path.stem for path in tables_folder().glob("*.yaml"))
+    return sorted(path.stem for path in shipped_folder(_TABLES).glob("*.yaml"))
 
 
 def load_table(name: str) -> PaperTable:
@@ -295,7 +290,7 @@ def load_table(name: str) -> PaperTable:
     if path.suffix not in SUFFIXES:
         if name not in table_names():
             raise unknown_name("table", name, table_names())
-        path = tables_folder() / f"{name}.yaml"
+        path = shipped_folder(_TABLES) / f"{name}.yaml"
     if not path.is_file():
         raise TableError(f"no such table: {path}")
     try:

@@ -36,7 +36,7 @@ from spikebench.papers.reported import (
     TaskBuild,
     TimmBuild,
 )
-from spikebench.task import Run, Task
+from spikebench.task import Run, Task, packages_of
 from spikebench.weights.loading import read_weights
 
 log = logging.getLogger("spikebench")
@@ -123,10 +123,16 @@ def reproduce(
         rows=reproduced,
         images="; ".join(dict.fromkeys(measuring.images)),
         commit=commit(),
-        packages=package_versions(),
+        packages=package_versions(*packages_of(_tasks_of(table, chosen))),
         device=device_name(),
         started=started,
     )
+
+
+def _tasks_of(table: PaperTable, rows: Sequence[TableRow]) -> list[str]:
+    """The tasks that build or score these rows."""
+    tasks = {row.build.task for row in rows if isinstance(row.build, TaskBuild)}
+    return sorted(tasks | {table.score.task} if table.score else tasks)
 
 
 class _Measuring:

@@ -13,12 +13,13 @@ from typing import Any
 from spikebench.files import data_root as default_data_root
 from spikebench.files import sha256
 from spikebench.registry import TASKS
+from spikebench.shipped import find_config, find_suite
 from spikebench.suites.suite import PROFILE_IMAGES, BackboneEntry, Suite, load_suite
 from spikebench.task import ConfigError, ConfigPath, Run, Task
 
 
 def plan(
-    path: Path,
+    path: str | Path,
     work_dir: Path,
     overrides: Sequence[str] = (),
     limit: int | None = None,
@@ -27,7 +28,7 @@ def plan(
     """List all runs of a suite, each with the task that does it.
 
     Args:
-        path: the suite's YAML file.
+        path: the suite's YAML file, or the name of one that comes with the package.
         work_dir: runs land in `work_dir/<suite>/<key>`.
         overrides: see `load_suite`.
         limit: use only this many images of each split.
@@ -38,11 +39,12 @@ def plan(
         ConfigError: the suite or a configuration is wrong, or a file of initial weights is missing.
         UnknownNameError: a key, task, backbone or override is unknown.
     """
+    path = find_suite(path)
     suite, overrides_by_task = load_suite(path, overrides)
     runs = []
     for entry in suite.tasks:
         task: Task = TASKS.get(entry.task)()
-        config_path = path.parent / entry.config
+        config_path = find_config(entry.config, beside=path.parent)
         own = None if entry.backbone is None else [BackboneEntry(name=entry.backbone)]
         for backbone in own or suite.backbones:
             config = task.resolve(
@@ -70,7 +72,7 @@ def plan(
 
 
 def plan_evaluation(
-    config_path: Path,
+    config_path: str | Path,
     weights: Path,
     work_dir: Path,
     *,
@@ -84,7 +86,7 @@ def plan_evaluation(
     """Plan the run that scores given weights under a configuration.
 
     Args:
-        config_path: a configuration of the task.
+        config_path: a configuration of the task, or the name of one that comes with the package.
         weights: a file of weights; it enters the key by its SHA-256.
         work_dir: the run lands in `work_dir/evaluate/<key>`.
         task_name: registered name.
@@ -98,6 +100,7 @@ def plan_evaluation(
         ConfigError: the configuration is wrong, or the file of weights is missing.
         UnknownNameError: the task, the backbone or a key is unknown.
     """
+    config_path = find_config(config_path)
     task: Task = TASKS.get(task_name)()
     config = task.for_scoring(task.resolve(config_path, backbone, {}, overrides))
     if not weights.is_file():

@@ -47,7 +47,7 @@ class Outcome:
 
 
 def run_suite(
-    path: Path,
+    path: str | Path,
     work_dir: Path,
     overrides: Sequence[str] = (),
     limit: int | None = None,
@@ -59,7 +59,7 @@ def run_suite(
     the main one decides what to run, counts operations and writes the records.
 
     Args:
-        path: the suite's YAML file.
+        path: the suite's YAML file, or the name of one that comes with the package.
         work_dir: runs land in `work_dir/<suite>/<key>`.
         overrides: see `spikebench.suites.suite.load_suite`.
         limit: use only this many images of each split; the records are marked partial.
@@ -107,11 +107,13 @@ def run_suite(
     return outcome
 
 
-def evaluate(config: Path, weights: Path, work_dir: Path, **options: Any) -> tuple[Path, Record]:
+def evaluate(
+    config: str | Path, weights: Path, work_dir: Path, **options: Any
+) -> tuple[Path, Record]:
     """Score given weights under a configuration, and count their operations.
 
     Args:
-        config: a configuration of a task.
+        config: a configuration of a task, or the name of one that comes with the package.
         weights: a checkpoint of this suite or published weights.
         work_dir: the record lands in `work_dir/evaluate/<key>`.
         **options: see `spikebench.suites.plan.plan_evaluation`.
@@ -156,7 +158,7 @@ def _recorded(
         "protocol": run.protocol,
         "seed": run.seed,
         "partial": run.limit is not None,
-        "packages": package_versions(),
+        "packages": package_versions(*task.packages),
         "commit": commit(),
         "device": f"{devices}{device_name()}",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from spikebench.backbones import list_backbones
 from spikebench.registry import unknown_name
+from spikebench.shipped import find_suite
 from spikebench.strict_yaml import StrictLoader
 from spikebench.suites.overrides import apply_override, split_override
 from spikebench.task import ConfigError
@@ -31,9 +32,10 @@ class BackboneEntry(_Strict):
 
 
 class TaskEntry(_Strict):
-    """A task and its configuration file, relative to the suite's file.
+    """A task and its configuration.
 
     Attributes:
+        config: a file, relative to the suite's, or the name of one that comes with the package.
         backbone: what the backbone is called that the configuration builds itself, such as an ANN
             baseline's; None where the suite's backbones are put in.
         seeds: used instead of the suite's.
@@ -74,11 +76,13 @@ class Suite(_Strict):
         return [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
 
 
-def load_suite(path: Path, overrides: Sequence[str] = ()) -> tuple[Suite, dict[str, list[str]]]:
+def load_suite(
+    path: str | Path, overrides: Sequence[str] = ()
+) -> tuple[Suite, dict[str, list[str]]]:
     """Read a suite and apply overrides.
 
     Args:
-        path: a YAML file.
+        path: a YAML file, or the name of a suite that comes with the package.
         overrides: `key=value` for the suite itself, `<task>.key.path=value` for the configurations
             of a task of the suite.
 
@@ -89,8 +93,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> tuple[Suite, dict[s
         ConfigError: the file is missing, no YAML, or no suite; the message says where.
         UnknownNameError: a key, task, backbone or override is unknown; near ones are suggested.
     """
-    if not path.is_file():
-        raise ConfigError(f"no such suite: {path}")
+    path = find_suite(path)
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -15,6 +15,8 @@ class ClassificationTask(BaseTask):
     """Image classification with Lightning, imported when first needed."""
 
     title = "Accuracy"
+    packages = ("lightning", "torchmetrics")
+    modules = ("spikebench_tasks.classification.loop",)
     metrics = {
         "top1": MetricSpec("top-1", proportion=True),
         "top5": MetricSpec("top-5", proportion=True),

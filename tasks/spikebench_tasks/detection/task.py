@@ -17,6 +17,8 @@ STATISTICS = {
 class DetectionTask(OpenMMLabTask):
     """MMDetection detectors, scored by COCO's box and mask AP."""
 
+    packages = (*OpenMMLabTask.packages, "mmdet", "faster-coco-eval")
+    modules = ("spikebench_tasks.detection.registered",)
     title = "Detection"
     metrics = {
         f"{kind}_{name}": spec._replace(title=f"{kind} {spec.title}")

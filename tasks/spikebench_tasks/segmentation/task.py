@@ -7,6 +7,8 @@ from spikebench_tasks.openmmlab.task import OpenMMLabTask
 class SegmentationTask(OpenMMLabTask):
     """MMSegmentation segmentors, scored by mean IoU and accuracies over all pixels."""
 
+    packages = (*OpenMMLabTask.packages, "mmsegmentation")
+    modules = ("spikebench_tasks.segmentation.registered",)
     title = "Segmentation"
     metrics = {
         "miou": MetricSpec("mIoU"),

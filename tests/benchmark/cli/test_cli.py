@@ -151,7 +151,11 @@ WRONG = {
         "none.pth",
     ): "no such file: none.pth",
     ("list", "backbone"): "unknown list 'backbone'; did you mean 'backbones'",
+    ("list", "suites", "quick"): "unknown suite 'quick'; did you mean 'quickstart'",
     ("run", "none.yaml"): "no such suite: none.yaml",
+    ("run", "quikstart"): "unknown suite 'quikstart'; did you mean 'quickstart'",
+    ("evaluate", "imagnet", "--weights", "x.pth"): "unknown configuration 'imagnet'; did you mean",
+    ("check-data", "faster_rcnn_bccd"): "unknown configuration 'faster_rcnn_bccd'; did you mean '",
     ("run", QUICKSTART, "--set", "sedes=[1]"): "unknown override 'sedes'; did you mean 'seeds'?",
     ("run", QUICKSTART, "--set", "backbones=['nano']"): "unknown backbone 'nano'; known: ",
     (
@@ -241,6 +245,24 @@ class TestList:
         assert "box_map" in lines["detection"]
         assert "miou, macc, aacc" in lines["segmentation"]
 
+    def test_names_are_filtered_by_a_pattern(self, spikebench):
+        out = spikebench("list", "backbones", "meta_spikeformer_?5m").out
+        assert "meta_spikeformer_15m" in out
+        assert "meta_spikeformer_31m" not in out
+
+    @pytest.mark.parametrize(
+        ("what", "name", "about"),
+        [
+            ("suites", "quickstart", "one small spiking backbone"),
+            ("configs", "classification/digits", "Handwritten digits"),
+        ],
+    )
+    def test_what_is_shipped_comes_with_what_it_is(self, spikebench, what: str, name: str, about):
+        done = spikebench("list", what)
+        assert done.code == 0
+        (line,) = (line for line in done.out.splitlines() if line.split()[:1] == [name])
+        assert about in line
+
 
 class TestProfile:
     def test_it_counts_every_operation(self, spikebench):
@@ -306,7 +328,7 @@ class TestCheck:
 
 class TestDoctor:
     def test_it_exits_with_what_it_found(self, spikebench, monkeypatch: pytest.MonkeyPatch):
-        from spikebench.cli import examine as doctor
+        from spikebench.cli import doctor
 
         findings = [doctor.Finding("torch", True, "2.14")]
         monkeypatch.setattr(doctor, "examine", lambda: findings)

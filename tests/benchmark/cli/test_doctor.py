@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from spikebench import environment
-from spikebench.cli import examine as doctor
-from spikebench.cli.examine import Finding, examine
+from spikebench.cli import doctor
+from spikebench.cli.doctor import Finding, examine
 from spikebench.energy import meters
+from spikebench.registry import TASKS, PluginError
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ def test_here_all_is_well():
     findings = examine()
     assert [one for one in findings if not one.ok] == []
     subjects = {one.subject for one in findings}
-    assert {"python", "torch", "mmdet", "opencv", "device", "git", "chromium"} <= subjects
+    assert {"python", "torch", "lightning", "mmdet", "mmcv-lite", "device", "git"} <= subjects
+    assert "spikebench_tasks.detection.registered" in subjects
     assert all(one.found for one in findings)
 
 
@@ -49,8 +51,9 @@ def test_a_missing_system_library_is_named_with_its_package(
     break_import, library: str, package: str
 ):
     message = f"{library}: cannot open shared object file: No such file or directory"
-    break_import("cv2", ImportError(message))
-    finding = found()["opencv"]
+    module = "spikebench_tasks.detection.registered"
+    break_import(module, ImportError(message))
+    finding = found()[module]
     assert not finding.ok
     assert finding.found == f"ImportError: {message}"
     assert finding.remedy == f"apt-get install {package}"
@@ -60,7 +63,7 @@ def test_a_torch_that_does_not_load_is_a_finding_and_no_crash(
     break_import, monkeypatch: pytest.MonkeyPatch
 ):
     break_import("torch", OSError("libgomp.so.1: cannot open shared object file"))
-    monkeypatch.setattr(doctor, "device_name", lambda: pytest.fail("asked torch"))
+    monkeypatch.setattr(environment, "device_name", lambda: pytest.fail("asked torch"))
     monkeypatch.setattr(meters, "available_meters", lambda: pytest.fail("asked torch"))
     finding = found()["device"]
     assert not finding.ok
@@ -74,7 +77,7 @@ def test_a_missing_package_is_named_with_what_to_do(break_import, monkeypatch: p
         return "1.0"
 
     break_import("", ImportError())
-    monkeypatch.setattr(environment, "version", version)
+    monkeypatch.setattr(doctor, "version", version)
     findings = found()
     assert findings["timm"] == Finding("timm", False, "not installed", "pip install timm")
     assert findings["torch"].found == "1.0"
@@ -87,10 +90,34 @@ def test_a_compiled_mmcv_stands_for_mmcv_lite(break_import, monkeypatch: pytest.
         return "2.1.0"
 
     break_import("", ImportError())
-    monkeypatch.setattr(environment, "version", version)
+    monkeypatch.setattr(doctor, "version", version)
     findings = found()
     assert findings["mmcv"] == Finding("mmcv", True, "2.1.0")
     assert "mmcv-lite" not in findings
+
+
+def test_a_task_says_what_it_needs(break_import, fake_task, monkeypatch: pytest.MonkeyPatch):
+    break_import("a_module_of_it", ImportError("no such module"))
+    fake_task.packages = ("no-such-package|neither-this", "pytest")
+    fake_task.modules = ("a_module_of_it",)
+    findings = found()
+    assert findings["no-such-package"].remedy == "pip install no-such-package"
+    assert findings["pytest"].found == pytest.__version__
+    assert findings["a_module_of_it"].found == "ImportError: no such module"
+
+
+def test_a_broken_task_is_a_finding_and_the_others_are_examined(
+    break_import, monkeypatch: pytest.MonkeyPatch
+):
+    def broken():
+        raise PluginError("package 'other' cannot be imported")
+
+    break_import("", ImportError())
+    monkeypatch.setitem(TASKS._entries, "broken", broken)
+    findings = found()
+    assert not findings["task broken"].ok
+    assert "'other'" in findings["task broken"].found
+    assert findings["mmdet"].ok
 
 
 def test_optional_programs_are_no_failure(break_import, monkeypatch: pytest.MonkeyPatch):

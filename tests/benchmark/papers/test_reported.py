@@ -8,7 +8,6 @@ import yaml
 
 from spikebench.backbones import list_backbones
 from spikebench.errors import UserError
-from spikebench.papers import reported
 from spikebench.papers.reported import (
     ClassifierBuild,
     TaskBuild,
@@ -141,12 +140,6 @@ class TestShippedTables:
             for each in load_table(name).rows:
                 ours = each.model in list_backbones() or each.model == "deit_b"
                 assert (each.build is not None) == ours, each.id
-
-    def test_a_wheel_has_them_beside_the_code(self, tmp_path: Path, monkeypatch):
-        monkeypatch.setattr(reported, "_HERE", tmp_path / "benchmark" / "papers")
-        assert reported.tables_folder() == tmp_path / "benchmark" / "papers" / "tables"
-        (tmp_path / "leaderboards" / "papers").mkdir(parents=True)
-        assert reported.tables_folder() == tmp_path / "leaderboards" / "papers"
 
 
 class TestATable:
