@@ -43,7 +43,7 @@ class ConvNorm(nn.Module):
         kernel: width and height of the kernel; odd.
         stride: in pixels.
         bias: whether the convolution has one.
-        conv: a layer over frames `(N, dim_in, H, W)` in the place of that convolution.
+        conv: a layer over frames `(N, dim_in, H, W)` to use instead of that convolution.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor, neuron: nn.Module | None = None) -> Tensor:
         """`(T, B, dim_in, H, W)` to currents `(T, B, dim_out, H / stride, W / stride)`.
 
-        Or, given the neuron that reads them, to its spikes, for less memory in training.
+        Given the neuron that reads them, it returns the neuron's spikes, which saves memory in
+        training.
         """
         frames = self.conv(x.flatten(0, 1))
         if neuron is None:
@@ -120,7 +121,7 @@ class Shortcut(nn.Module):
     """Joins the current of a branch to x, what the branch read; both `(T, B, C, H, W)`.
 
     Args:
-        neuron: makes the neuron behind the branch, where there is one.
+        neuron: makes the neuron behind the branch, if the shortcut has one.
 
     Attributes:
         carries_spikes: whether what it gives is spikes or sums of them, not a membrane.
@@ -237,13 +238,13 @@ class Mask(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., ECCV 2016, arXiv 1603.09382): samples lose a branch.
+    """Stochastic depth (Huang et al., ECCV 2016, arXiv 1603.09382): drops a branch per sample.
 
-    In training each sample loses it with the given probability, at all time steps together, and
-    what is kept is scaled up so that the mean stays. In evaluation nothing is lost.
+    In training each sample loses the branch with the given probability, at all time steps together;
+    the others are scaled up so that the mean stays. In evaluation nothing is dropped.
 
     Args:
-        rate: probability of the loss, at least 0 and less than 1.
+        rate: probability of a drop, at least 0 and less than 1.
     """
 
     def __init__(self, rate: float = 0.0) -> None:
@@ -265,10 +266,10 @@ class DropPath(nn.Module):
 
 @contextmanager
 def settling_norms(model: nn.Module) -> Iterator[list[_BatchNorm]]:
-    """Let the running statistics of batch norms be the plain average of the batches inside.
+    """Reset the running statistics of batch norms; inside, they are the plain average of batches.
 
     Yields:
-        The norms that keep running statistics, which begin anew.
+        The norms that keep running statistics.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]

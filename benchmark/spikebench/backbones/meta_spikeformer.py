@@ -195,7 +195,7 @@ class TransformerBlock(ResidualBlock):
 
 
 class ShortcutWithMap(nn.Module):
-    """The end of a stage that carries spikes on: gives the membrane x + f, its map, beside them."""
+    """The end of a stage that carries spikes on: it also returns the membrane x + f, its map."""
 
     def __init__(self, shortcut: Shortcut) -> None:
         super().__init__()
@@ -393,9 +393,7 @@ def _check_sizes(**sizes: Sequence[int]) -> None:
             given = ", ".join(map(str, numbers))
             raise ValueError(f"{name}={given}; expected whole numbers of at least 1")
     if embed_dims[0] % 2:
-        raise ValueError(
-            f"embed_dims={embed_dims}; the first must be even, for stage 1 has half of it"
-        )
+        raise ValueError(f"embed_dims={embed_dims}; the first must be even: stage 1 has half of it")
 
 
 @register_backbone

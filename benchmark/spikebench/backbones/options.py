@@ -12,7 +12,7 @@ from spikebench.registry import BACKBONES, Registry
 
 
 class Option(NamedTuple):
-    """An argument of a backbone, as text; what a third party has not written is empty."""
+    """An argument of a backbone, as text; a field is empty if its author has not documented it."""
 
     name: str
     values: str
@@ -50,19 +50,19 @@ def backbone_options(name: str) -> list[Option]:
 
 
 def input_channels(name: str) -> int:
-    """Channels of a backbone's input: the default of its argument `in_channels`, or 3 of images."""
+    """Channels of a backbone's input: the default of its `in_channels`, else 3 (images)."""
     defaults = {option.name: option.default for option in backbone_options(name)}
     return int(defaults.get("in_channels") or 3)
 
 
 def option_tables(names: Iterable[str]) -> list[tuple[list[str], list[Option]]]:
-    """The options of backbones, once for all that have the same ones, whatever their defaults.
+    """The options of backbones, grouped: backbones that differ only in defaults share a table.
 
     Args:
         names: of registered backbones.
 
     Returns:
-        Pairs of the names that share options, and these.
+        Pairs of names and the options that they share.
     """
     tables: dict[tuple, tuple[list[str], list[Option]]] = {}
     for name in names:
@@ -94,7 +94,7 @@ def _options(factory: Callable[..., Any]) -> dict[str, Option]:
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations: types, or as they are written where a name is known to type checkers only."""
+    """Annotations: types, or their text if a name is only known to type checkers."""
     function: Any = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     hints: dict[str, Any] = {}
     for name, written in getattr(function, "__annotations__", {}).items():
@@ -133,7 +133,7 @@ def _value(hint: Any) -> str:
 
 
 def _arguments(doc: str) -> dict[str, str]:
-    """What a Google-style docstring says of each argument."""
+    """The text on each argument in a Google-style docstring."""
     _, _, section = doc.partition("\nArgs:\n")
     texts: dict[str, str] = {}
     name = indent = ""

@@ -1,4 +1,4 @@
-"""Less memory for more time: what the backward pass computes again instead of keeping it.
+"""Gradient checkpointing: the backward pass computes again what the forward pass did not keep.
 
 Gradients and running statistics are the same to the bit.
 """
@@ -15,15 +15,15 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, *modules: nn.Module) -> Tensor:
-    """`run(x)`, of which only `x` is kept: the backward pass computes the rest again.
+    """Compute `run(x)` and keep only `x`: the backward pass computes the rest again.
 
-    Chen et al., arXiv 1604.06174. The second computation draws the same random numbers as the
-    first, and leaves no trace: batch norms count each batch once.
+    Chen et al., arXiv 1604.06174. The second pass draws the same random numbers as the first and
+    changes no buffer: batch norms count each batch once.
 
     Args:
         run: what to compute.
         x: its input.
-        *modules: what `run` calls.
+        *modules: the modules that `run` calls.
     """
     spare = _SpareBuffers(modules)
     with _keeping_inputs():
@@ -31,10 +31,10 @@ def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, *modules: nn.Module) 
 
 
 def fire(neuron: nn.Module, norm: nn.Module, frames: Tensor, time_steps: int) -> Tensor:
-    """`neuron(norm(frames))`, which keeps no output of the norm: it is computed again from frames.
+    """Compute `neuron(norm(frames))` without keeping the output of the norm.
 
-    A batch norm keeps its input for its own gradient anyway; the currents that it gives, which the
-    neuron would keep, cost one pass over them to compute again, to the same bits.
+    A batch norm keeps its input for its own gradient. Its output, which the neuron would keep, is
+    computed again from that input in the backward pass, to the same bits, in one pass over it.
 
     Args:
         neuron: of currents `(T, B, C, H, W)`.
@@ -76,7 +76,7 @@ _inputs_are_kept = False
 
 @contextmanager
 def _keeping_inputs() -> Iterator[None]:
-    """While entered, `fire` leaves the choice of what is kept to the checkpoint around it."""
+    """Inside, `fire` leaves the choice of what to keep to the checkpoint around it."""
     global _inputs_are_kept
     before, _inputs_are_kept = _inputs_are_kept, True
     try:
@@ -86,7 +86,7 @@ def _keeping_inputs() -> Iterator[None]:
 
 
 class _SpareBuffers:
-    """While entered, modules work on copies of their buffers, such as running statistics."""
+    """Inside, modules work on copies of their buffers, such as running statistics."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.modules = [module for root in modules for module in root.modules()]

@@ -40,7 +40,7 @@ def deploy(
 
     Args:
         model: a backbone, a classifier or any other module, with its weights loaded: a deployed
-            model has other ones. It is left as it is.
+            model has other ones. It is not changed.
         fold_norms: fold batch norms into the convolutions before them: in layers that say how, and
             in other modules wherever tracing their code with `torch.fx` proves that a plain
             `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` is called once and that only the norm reads what
@@ -52,8 +52,8 @@ def deploy(
             `SepConv` become a 7x7, which adds 3.6 M.
 
     Returns:
-        The copy, in evaluation mode and without gradients. Its `train()` raises `DeployError`,
-        for without its norms it would train as another model.
+        The copy, in evaluation mode and without gradients. Its `train()` raises `DeployError`:
+        without its norms it would train as another model.
 
     Raises:
         DeployError: a layer to fold was replaced by another kind, or has hooks; or the model has no
@@ -122,7 +122,7 @@ def _train(model: nn.Module, mode: bool = True) -> nn.Module:
 
 
 def _fold_foreign(model: nn.Module) -> None:
-    """Fold the norms of modules that are not ours, where that is proved to be the same."""
+    """Fold the norms of plain modules where tracing proves that nothing changes."""
     kept: dict[str, list[str]] = {}
     for name, found in provable_pairs(model):
         if isinstance(found, str):
@@ -133,4 +133,4 @@ def _fold_foreign(model: nn.Module) -> None:
             kept.setdefault(str(found), []).append(name)
     for reason, names in kept.items():
         others = f" and {len(names) - 1} others stay" if names[1:] else " stays"
-        log.warning("deploy: batch norm %s%s, for %s", names[0], others, reason)
+        log.warning("deploy: batch norm %s%s: %s", names[0], others, reason)

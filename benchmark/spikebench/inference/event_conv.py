@@ -6,7 +6,7 @@ them a row of weights is added, without a multiplication: work in proportion to 
 CPU, float32, inference; `event_conv.cpp` is compiled on first use.
 
 Whether that beats a dense convolution depends on the layer, its rate and the machine, so
-`use_event_convs` measures and chooses. `tests/benchmark/backbones/event_conv_rates.py` prints what
+`use_event_convs` measures and chooses. `tests/benchmark/inference/event_conv_rates.py` prints what
 it gives at rates of 5 to 40 %.
 """
 
@@ -33,14 +33,14 @@ _NOT_SPIKES, _NO_MEMORY = 1, 2  # its status codes
 
 
 class NotSpikesError(ValueError):
-    """An input of an event-driven convolution is no whole number in 0..255."""
+    """An input of an event-driven convolution is not a whole number in 0..255."""
 
 
 class EventConv2d(nn.Conv2d):
     """A `Conv2d` for inference that reads spikes, made from a dense one.
 
     It shares the dense convolution's parameters, and is dense itself while training and where the
-    kernel cannot be compiled. `eval()` and loading a state dict lay the weights out anew; call
+    kernel cannot be compiled. `eval()` and loading a state dict lay the weights out again; call
     `pack()` after changing them otherwise.
 
     Args:
@@ -113,7 +113,7 @@ def event_conv2d(
         the rounding of another order of summation.
 
     Raises:
-        NotSpikesError: a value of `x` is no whole number in 0..255.
+        NotSpikesError: a value of `x` is not a whole number in 0..255.
         ValueError: `x` is not float32 on the CPU, or its shape does not fit.
     """
     if not is_available():
@@ -301,7 +301,7 @@ def _event_conv2d(
     )
     if status == _NOT_SPIKES:
         raise NotSpikesError(
-            "an input is no whole number in 0..255; an event-driven convolution reads spikes only"
+            "an input is not a whole number in 0..255; event-driven convolutions read only spikes"
         )
     if status == _NO_MEMORY:
         raise MemoryError(f"no memory for the events of an input of shape {tuple(x.shape)}")

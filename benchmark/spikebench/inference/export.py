@@ -1,4 +1,4 @@
-"""ONNX files of the deploy form, at a fixed T and image size, for any batch.
+"""ONNX files of the deploy form: fixed T and image size, any batch.
 
 A file is checked with onnxruntime before it gets its name. Comparing logits would say little:
 rounding lets some membrane of a deep network cross its threshold in one runtime and not in the

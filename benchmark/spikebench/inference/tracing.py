@@ -1,4 +1,4 @@
-"""Which batch norms follow a convolution and nothing else, proved by tracing code that is not ours.
+"""Finds batch norms that read a convolution and nothing else, by tracing code that is not ours.
 
 Every module is traced alone with `torch.fx`, its submodules as opaque calls. A pair is proved if,
 in the forwards of all modules above it, convolution and norm each occur once, as a call, and the
@@ -22,7 +22,7 @@ _CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # never called: who holds one call
 
 
 class Unproved(Exception):
-    """Why a norm cannot be folded; the message completes "it stays, for ..."."""
+    """A norm cannot be folded; the message says why."""
 
 
 class _OwnCode(fx.Tracer):
@@ -39,7 +39,7 @@ def provable_pairs(model: nn.Module) -> Iterator[tuple[str, str | Unproved]]:
     """Look for the convolution of every batch norm of a model in evaluation mode.
 
     Args:
-        model: any module; it is left as it is.
+        model: any module; it is not changed.
 
     Yields:
         The full name of a norm, and that of its convolution or why there is none.
@@ -67,14 +67,14 @@ class _Traces:
         if norm.running_mean is None:
             raise Unproved("it has no running statistics")
         if not is_plain(norm):
-            raise Unproved("it is no plain batch norm, or has hooks")
+            raise Unproved("it is not a plain batch norm, or has hooks")
         owner, call = self._only_call(name)
         source = call.args[0] if call.args else None
         if not isinstance(source, fx.Node) or source.op != "call_module":
             raise Unproved("what it normalises is not the output of a convolution")
         conv = _join(owner, str(source.target))
         if not isinstance(self.modules[conv], CONVOLUTIONS) or not is_plain(self.modules[conv]):
-            raise Unproved(f"{conv} before it is no plain convolution, or has hooks")
+            raise Unproved(f"{conv} before it is not a plain convolution, or has hooks")
         self._only_call(conv)
         if set(source.users) != {call}:
             raise Unproved(f"the output of {conv} is used elsewhere, too")

@@ -1,12 +1,12 @@
-"""The forms in which a neuron runs, all with the same spikes and gradients, and their choice.
+"""The forms of a neuron, all with the same spikes and gradients, and the choice among them.
 
     reference   plain PyTorch, differentiated by autograd; runs anywhere
     compiled    torch.compile of `dynamics.forward` and `dynamics.backward`: one loop each
     triton      one fused CUDA kernel forward, one backward
 
-The compiled and the Triton form keep nothing but the currents for the backward pass. "auto" takes
-Triton on CUDA and the compiled form elsewhere, and falls back, with one warning, where Triton or a
-compiler is missing; float64, which serves comparisons, stays with the reference.
+The compiled and the Triton form keep only the currents for the backward pass. "auto" takes Triton
+on CUDA and the compiled form elsewhere; it falls back with one warning if Triton or a compiler is
+missing. float64, which is for comparisons, always runs the reference.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 class BackendError(UserError, ValueError):
-    """A neuron backend that does not exist, or cannot run here; the message says why."""
+    """A neuron backend is unknown or cannot run here; the message says why."""
 
 
 def _checked(name: str) -> str:
@@ -49,7 +49,7 @@ def _checked(name: str) -> str:
 _chosen: str | None = None
 """What `use_backend` chose; None where SPIKEBENCH_NEURONS decides."""
 _broken: dict[str, str] = {}
-"""Forms that "auto" tried here in vain, and why."""
+"""Forms that failed when "auto" tried them here, and why."""
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def _requested() -> str:
 
 @lru_cache
 def available_backends(device: str = "cpu") -> dict[str, str | None]:
-    """Every form, and why it cannot run on a type of device, or None where it can.
+    """Every form, and why it cannot run on a type of device; None if it can.
 
     Example:
         >>> available_backends()["reference"] is None
@@ -232,5 +232,5 @@ def _form(name: str, direction: str, d: Dynamics, *variant: Any) -> Callable[...
         closure=function.__closure__,
     )
     compiled = torch.compile(own, dynamic=True, fullgraph=True)
-    # of a view the compiler guards the base, too; `data` is no view
+    # the compiler would guard the base of a view as well; `data` is no view
     return lambda *tensors: compiled(*(None if x is None else x.data for x in tensors))

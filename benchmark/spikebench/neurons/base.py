@@ -75,7 +75,7 @@ _SPIKINGJELLY = "spikingjelly.activation_based.neuron"
 
 
 def update_cost(neuron: nn.Module) -> UpdateCost:
-    """What an update of a neuron costs; of a foreign one, what its having a `tau` suggests."""
+    """What an update of a neuron costs; a neuron of another package leaks if it has a `tau`."""
     if isinstance(neuron, Neuron):
         return neuron.update_cost
     return LEAKY if hasattr(neuron, "tau") else Neuron.update_cost
@@ -84,7 +84,7 @@ def update_cost(neuron: nn.Module) -> UpdateCost:
 def is_neuron(module: nn.Module) -> bool:
     """Whether a module is one of ours, one of SpikingJelly's, or has a `v_threshold`.
 
-    A module that only keeps a threshold for the layers and neurons inside it is none.
+    A module that keeps a threshold only for the layers and neurons inside it does not count.
     """
     if isinstance(module, Neuron) or _is_spikingjelly(module):
         return True

@@ -16,7 +16,7 @@ A parametric LIF learns the leak k = 1 / tau = sigmoid(w). The gradient of s is 
 `surrogate`); a detached reset passes no gradient through the s in it. No state outlives a call.
 
 `forward` is the reference, which autograd differentiates. `backward` is its derivative written
-out: it needs the currents alone, for membranes cost less to compute again than to keep.
+out. It needs only the currents: computing the membranes again costs less than keeping them.
 
 Sources: Gerstner et al., Neuronal Dynamics (2014), section 1.3 (IF, LIF); Fang et al., ICCV 2021,
 arXiv 2007.05785 (parametric LIF; the discrete forms); Luo et al., ECCV 2024, arXiv 2407.20708
@@ -37,7 +37,7 @@ from spikebench.neurons.surrogate import SURROGATES, count, inside, spike
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What distinguishes one neuron of the family from another; learnt quantities aside.
+    """The equations and constants of a neuron, without what it learns.
 
     Attributes:
         tau: membrane time constant in time steps; None for IF.

@@ -29,9 +29,9 @@ class Conversion:
     Attributes:
         tensors: how many tensors.
         parameters: how many numbers in them, the statistics of batch norms aside.
-        left_out: tensors of the source that are no part of the model, such as a loss's.
-        fits: the registered backbone whose tensors, by default arguments, have these names and
-            shapes; None if there is no such.
+        left_out: tensors of the source that are not the model's, such as those of a loss.
+        fits: the registered backbone whose tensors have these names and shapes, built with its
+            default arguments; None if there is none.
     """
 
     tensors: int
@@ -41,9 +41,9 @@ class Conversion:
 
 
 def convert_weights(source: str | Path, destination: str | Path, force: bool = False) -> Conversion:
-    """Write a checkpoint's weights, and nothing else of it, as a safetensors file.
+    """Write the weights of a checkpoint, and nothing else, as a safetensors file.
 
-    The metadata hold the source's name and SHA-256. The file appears whole or not at all.
+    The metadata hold the source's name and SHA-256. The file is written whole or not at all.
 
     Args:
         source: a file as `load_weights` takes it.
@@ -69,7 +69,7 @@ def convert_weights(source: str | Path, destination: str | Path, force: bool = F
         "source": source.name,
         "source_sha256": sha256(source),
     }
-    # copies, for a file holds no two tensors that share memory
+    # copies: a file cannot hold tensors that share memory
     tensors = {key: value.detach().clone().contiguous() for key, value in state.items()}
     with replacing(destination) as temporary:
         save_file(tensors, temporary, metadata)
@@ -82,7 +82,7 @@ def convert_weights(source: str | Path, destination: str | Path, force: bool = F
 
 
 def _without_wrapper(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A classifier without what was around it, or anything else without a prefix that all share."""
+    """A classifier without what surrounded it; others without a prefix that all keys share."""
     for key in state:
         match = re.fullmatch(r"(|.*\.)head\.weight", key)
         if match and any(other.startswith(f"{match[1]}backbone.") for other in state):
@@ -105,7 +105,7 @@ def _fitting_backbone(state: Mapping[str, Tensor]) -> str | None:
             with torch.device("meta"):
                 own = build_backbone(name).state_dict()
         except Exception as error:
-            log.warning("%s was not compared: it cannot be built without memory: %s", name, error)
+            log.warning("%s not compared: it cannot be built on the meta device: %s", name, error)
             continue
         if {key: value.shape for key, value in own.items()} == shapes:
             return name

@@ -1,4 +1,4 @@
-"""Loading weights, and only weights, from the layouts people have."""
+"""Loading weights, and nothing but weights, from the layouts in use."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def in_our_layout(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def head_arguments(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `build_classifier` that a classifier's weights fix.
+    """The arguments of `build_classifier` that follow from a classifier's weights.
 
     Args:
         source: as in `load_weights`.
@@ -118,7 +118,7 @@ def read_weights(path: str | Path) -> Mapping[str, Any]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        # the published checkpoints hold their arguments, which are plain data, beside the weights
+        # published checkpoints hold their arguments, which are plain data, beside the weights
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

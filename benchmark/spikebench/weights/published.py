@@ -58,7 +58,7 @@ class PublishedLayout:
 
 
 def find_layout(keys: Iterable[str]) -> tuple[PublishedLayout, str] | None:
-    """The layout of a state dict and the prefix of its names; None if it is no published one.
+    """The published layout of a state dict and the prefix of its names, or None.
 
     Where several layouts fit, the one with the most markers is meant.
     """

@@ -494,7 +494,7 @@ class TestForeignModels:
         messages = [record.getMessage() for record in caplog.records]
         assert len(messages) == len(norms_in(model))
         for message, name in zip(messages, norms_in(model), strict=True):
-            assert re.match(rf"deploy: batch norm {name} stays, for .*{reason}", message), message
+            assert re.match(rf"deploy: batch norm {name} stays: .*{reason}", message), message
             assert "\n" not in message
 
     def test_a_norm_behind_a_norm_stays(self):
@@ -535,4 +535,4 @@ def test_norms_that_stay_for_one_reason_share_a_line(caplog):
 
     deploy(Branching())
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("deploy: batch norm first and 1 others stay, for the forward of")
+    assert message.startswith("deploy: batch norm first and 1 others stay: the forward of")

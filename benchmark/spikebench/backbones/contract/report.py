@@ -75,7 +75,7 @@ def place_of(error: Exception) -> str:
 
 
 def definition(what: Callable[..., Any]) -> str:
-    """File and line of a function or class; empty where there is no source."""
+    """File and line of a function or class; empty if it has no source."""
     try:
         path = Path(inspect.getsourcefile(what) or "")
         line = inspect.getsourcelines(what)[1]
