@@ -40,6 +40,11 @@ class PluginError(UserError, ImportError):
     """Another package declares an entry that cannot be imported; the message names the package."""
 
 
+def collision(kind: str, name: str, one: str, other: str) -> CollisionError:
+    """The error for a name that two places give."""
+    return CollisionError(f"{kind} {name!r} is registered twice: {one} and {other}; rename one")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a wrong name, with the nearest known names."""
     known = sorted(known)
@@ -68,33 +73,50 @@ class Registry(Generic[T]):
         self.kind = kind
         self.group = group
         self._entries: dict[str, T] = {}
+        self._places: dict[str, str] = {}
         self._unread_modules = True
 
     @overload
-    def register(self, entry: Entry, *, name: str | None = None) -> Entry: ...
+    def register(
+        self, entry: Entry, *, name: str | None = None, place: str | None = None
+    ) -> Entry: ...
 
     @overload
     def register(self, *, name: str) -> Callable[[Entry], Entry]: ...
 
-    def register(self, entry: Any = None, *, name: str | None = None) -> Any:
+    def register(
+        self, entry: Any = None, *, name: str | None = None, place: str | None = None
+    ) -> Any:
         """Register an entry, under its own name or a given one; usable as a decorator.
+
+        Args:
+            entry: a function, a class or an object.
+            name: what it is found by.
+            place: where it comes from, such as a file; by default the module and name of its
+                definition.
 
         Raises:
             CollisionError: the name is taken by something else; both places are named.
         """
         if entry is None:
             return lambda decorated: self.register(decorated, name=name)
-        self._add(name or entry.__name__, entry)
+        self._add(name or entry.__name__, entry, place)
         return entry
 
-    def _add(self, name: str, entry: T) -> None:
+    def _add(self, name: str, entry: T, place: str | None = None) -> None:
+        place = place or _place(entry)
         taken = self._entries.get(name)
-        if taken is not None and taken is not entry and _place(taken) != _place(entry):
-            raise CollisionError(
-                f"{self.kind} {name!r} is registered twice: {_place(taken)} and {_place(entry)}; "
-                "rename one"
-            )
+        # a definition that is imported again replaces itself
+        again = self._places.get(name) == place if _is_definition(entry) else taken == entry
+        if taken is not None and taken is not entry and not again:
+            raise collision(self.kind, name, self._places[name], place)
         self._entries[name] = entry
+        self._places[name] = place
+
+    def place(self, name: str) -> str:
+        """Where the entry called `name` comes from, for messages about it."""
+        self.get(name)
+        return self._places[name]
 
     @cached_property
     def _points(self) -> dict[str, list[EntryPoint]]:
@@ -126,7 +148,9 @@ class Registry(Generic[T]):
             CollisionError: several packages brought that name; all are named.
         """
         if name in self._points:
-            self._add(name, self._load(name))
+            entry = self._load(name)
+            point = self._points[name][0]
+            self._add(name, entry, None if _is_definition(entry) else _declared(point))
         if name not in self._entries:
             self._read_modules()
         if name not in self._entries:
@@ -159,8 +183,13 @@ class Registry(Generic[T]):
         )
 
 
+def _is_definition(entry: Any) -> bool:
+    """Whether an entry is a function or a class, which knows where it was defined."""
+    return hasattr(entry, "__qualname__")
+
+
 def _place(entry: Any) -> str:
-    described = entry if hasattr(entry, "__qualname__") else type(entry)
+    described = entry if _is_definition(entry) else type(entry)
     return f"{described.__module__}.{described.__qualname__}"
 
 

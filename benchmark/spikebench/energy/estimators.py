@@ -1,15 +1,15 @@
-"""Energy estimators: rules over operation counts, with constants and their sources from data.
+"""Energy estimators: a rule over operation counts, with its constants and their source.
 
-A rule is a function here; its keyword arguments are the constants that it needs. An estimator is a
-rule with values for them, an entry of `estimators.yaml` or of a file that the environment variable
-`SPIKEBENCH_ESTIMATORS` names. `README.md` in this folder has the equations.
+The shipped ones are the entries of `estimators.yaml`; importing this module registers them in
+`spikebench.registry.ESTIMATORS`. Other packages bring theirs through that registry's entry points,
+and a user without a package names YAML files in the environment variable `SPIKEBENCH_ESTIMATORS`.
+`README.md` in this folder has the equations.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -19,25 +19,23 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow
+from spikebench.energy.estimator_rules import RULES, Charges, constants_of
+from spikebench.energy.operations import OperationReport
 from spikebench.errors import UserError
 from spikebench.forms import Form
-from spikebench.registry import unknown_name
+from spikebench.registry import ESTIMATORS, collision, unknown_name
 from spikebench.strict_yaml import StrictLoader
 
 VARIABLE = "SPIKEBENCH_ESTIMATORS"
-"""The environment variable with the paths of further estimator files, separated as PATH is."""
+"""The environment variable that names further estimator files, separated as in PATH."""
 
 _MILLIJOULES_PER_PICOJOULE = 1e-9
-
-Charges = Iterator[tuple[str, float]]
-"""Picojoules per image, summed over time steps, by the name of a row; a name may come twice."""
 
 Constant = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
 class EstimatorError(UserError, ValueError):
-    """A file of estimators is missing or wrong; the message names it, the estimator and what."""
+    """An estimator, or a file of them, is missing or wrong; the message names place and fault."""
 
 
 class Estimator(BaseModel):
@@ -47,9 +45,16 @@ class Estimator(BaseModel):
         id: short name, as in tables and records.
         title: what a reader sees.
         rule: the name of a rule in `RULES`.
-        form: the form of a model that it charges.
+        form: the form of a model that it charges; see `spikebench.forms`.
         constants: the constants of the rule, with their units in their names.
-        source: where rule and constants come from, and what of it nobody has seen there.
+        source: where rule and constants come from, and what of that is unverified.
+
+    Raises:
+        ValidationError: the rule is unknown, or a constant is missing, unknown or no number >= 0.
+
+    Example:
+        >>> chip = Estimator(id="my-chip", title="my chip, 28 nm", rule="exact",
+        ...     constants={"mac_pj": 2.3, "ac_pj": 0.4}, source="data sheet, table 3")
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,7 +70,7 @@ class Estimator(BaseModel):
     def _takes_the_constants_of_its_rule(self) -> Estimator:
         if self.rule not in RULES:
             raise ValueError(str(unknown_name("rule", self.rule, RULES)))
-        needed = _constants_of(RULES[self.rule])
+        needed = constants_of(RULES[self.rule])
         for name in self.constants:
             if name not in needed:
                 raise ValueError(str(unknown_name(f"constant of {self.rule}", name, needed)))
@@ -75,6 +80,10 @@ class Estimator(BaseModel):
                     f"the constant {name} is missing; {self.rule} needs {', '.join(needed)}"
                 )
         return self
+
+    def charge(self, report: OperationReport) -> Charges:
+        """Picojoules per image, summed over time steps, by the name of a row; some come twice."""
+        return RULES[self.rule](report, **self.constants)
 
 
 def energies(*reports: OperationReport) -> dict[str, float]:
@@ -175,7 +184,7 @@ def energy_by_operation(report: OperationReport, estimator: Estimator) -> dict[s
             f"the form {report.form!r}; count the model in that form"
         )
     energy = {row.name: 0.0 for row in report.rows}
-    for name, picojoules in RULES[estimator.rule](report, **estimator.constants):
+    for name, picojoules in estimator.charge(report):
         if picojoules or name in energy:
             energy[name] = energy.get(name, 0.0) + picojoules * _MILLIJOULES_PER_PICOJOULE
     return energy
@@ -218,29 +227,43 @@ def implied_rate(report: OperationReport, energy_mj: float, estimator: Estimator
 
 
 def load_estimators() -> Mapping[str, Estimator]:
-    """The estimators by id: the shipped ones, then those of the files named in the environment.
+    """The estimators by id: the shipped ones, those of other packages, those of the user's files.
+
+    Files are read anew each time.
 
     Raises:
         EstimatorError: a file cannot be read or is not valid, an entry lacks a field, names an
-            unknown rule, or has wrong constants, or an id is taken.
+            unknown rule or has wrong constants, or a package brings something else.
+        PluginError: a package that brings an estimator cannot be imported.
+        CollisionError: two places give one id.
     """
-    named = os.environ.get(VARIABLE, "").split(os.pathsep)
-    sources = [
-        files("spikebench.energy").joinpath("estimators.yaml"),
-        *(Path(path).expanduser() for path in named if path),
-    ]
-    estimators: dict[str, Estimator] = {}
-    origins: dict[str, Traversable] = {}
-    for source in sources:
+    brought = [name for name in ESTIMATORS.names() if name not in _SHIPPED]
+    estimators = {name: _registered(name) for name in (*_SHIPPED, *brought)}
+    places = {name: ESTIMATORS.place(name) for name in estimators}
+    for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        source = Path(path).expanduser()
         for estimator in _read(source):
             if estimator.id in estimators:
-                raise EstimatorError(
-                    f"{source}: estimator {estimator.id!r} exists already, in "
-                    f"{origins[estimator.id]}; give one of them another id"
-                )
+                raise collision(ESTIMATORS.kind, estimator.id, places[estimator.id], str(source))
             estimators[estimator.id] = estimator
-            origins[estimator.id] = source
+            places[estimator.id] = str(source)
     return MappingProxyType(estimators)
+
+
+def _registered(name: str) -> Estimator:
+    entry = ESTIMATORS.get(name)
+    found = entry() if callable(entry) else entry
+    place = ESTIMATORS.place(name)
+    if not isinstance(found, Estimator):
+        raise EstimatorError(
+            f"{place}: estimator {name!r}: expected an Estimator, or a function without arguments "
+            f"that returns one; found {found!r}"
+        )
+    if found.id != name:
+        raise EstimatorError(
+            f"{place}: estimator {name!r} has the id {found.id!r}; give both one name"
+        )
+    return found
 
 
 def _read(source: Traversable) -> Iterator[Estimator]:
@@ -276,85 +299,13 @@ def _first(error: ValidationError) -> str:
     return f"{where}: {message}{found}"
 
 
-def _constants_of(rule: Callable[..., Charges]) -> list[str]:
-    parameters = inspect.signature(rule).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+def _register_shipped() -> list[str]:
+    source = files("spikebench.energy").joinpath("estimators.yaml")
+    shipped = list(_read(source))
+    for estimator in shipped:
+        ESTIMATORS.register(estimator, name=estimator.id, place=str(source))
+    return [estimator.id for estimator in shipped]
 
 
-def _rate(report: OperationReport, *, mac_pj: float, ac_pj: float) -> Charges:
-    """As if spikes of the mean rate came wherever weights are met, padding included."""
-    for row in report.rows:
-        each = mac_pj if row.accumulations is None else row.accumulations * ac_pj
-        yield row.name, row.dense_macs * report.time_steps * each
-
-
-def _exact(report: OperationReport, *, mac_pj: float, ac_pj: float) -> Charges:
-    for row in report.rows:
-        yield row.name, row.exact_synaptic_operations * (ac_pj if row.is_accumulate else mac_pj)
-
-
-def _dense(report: OperationReport, *, mac_pj: float) -> Charges:
-    for row in report.rows:
-        yield row.name, row.dense_macs * report.time_steps * mac_pj
-
-
-def _lemaire(
-    report: OperationReport,
-    *,
-    add_pj: float,
-    mul_pj: float,
-    sram_pj: float,
-    sram_pj_per_bit: float,
-    word_bits: float,
-    fifo_words: float,
-) -> Charges:
-    """Operations, memory accesses and addressing: the equations are in `README.md`."""
-    mac_pj = mul_pj + add_pj
-
-    def access_pj(words: float) -> float:
-        return sram_pj + sram_pj_per_bit * word_bits * words
-
-    message_pj = access_pj(fifo_words)
-
-    def synapses(row: OperationRow) -> float:
-        convolves = row.kind.startswith("conv")
-        inputs, outputs = row.inputs * report.time_steps, row.outputs * report.time_steps
-        biases = outputs if row.weights else 0.0
-        parameter_pj = access_pj(row.weights or row.other_inputs)
-        if row.spikes is None:
-            macs = row.dense_macs * report.time_steps
-            kernel = row.weights * report.time_steps if convolves else 0.0
-            operations = macs * mac_pj + biases * add_pj
-            addressing = (inputs + outputs + kernel) * add_pj
-            memory = (
-                (macs if convolves else inputs) * access_pj(row.inputs)
-                + (macs + biases) * parameter_pj
-                + outputs * access_pj(row.outputs)
-            )
-        else:
-            met = row.exact_synaptic_operations
-            spikes = row.spikes * report.time_steps
-            operations = (met + biases) * add_pj
-            addressing = met * add_pj + (2 * spikes * mac_pj if convolves else 0.0)
-            memory = (
-                spikes * message_pj
-                + (met + biases) * parameter_pj
-                + 2 * met * access_pj(row.outputs)
-            )
-        return operations + addressing + memory
-
-    def membranes(row: NeuronRow) -> float:
-        update_pj = row.additions * add_pj + row.multiplications * mul_pj
-        memory = 2 * row.updates * access_pj(row.neurons) + row.spikes * message_pj
-        return row.updates * update_pj + row.spikes * add_pj + memory
-
-    for operation in report.rows:
-        yield operation.name, synapses(operation)
-    for layer in report.neurons:
-        yield layer.name, membranes(layer)
-
-
-RULES: Mapping[str, Callable[..., Charges]] = MappingProxyType(
-    {"rate": _rate, "exact": _exact, "lemaire": _lemaire, "dense": _dense}
-)
-"""The rules by name: each charges a report with the constants that are its keyword arguments."""
+_SHIPPED = _register_shipped()
+"""Their ids in the order of the file, which is that of columns in tables."""

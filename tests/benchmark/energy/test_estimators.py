@@ -1,5 +1,6 @@
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -8,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from spikebench.energy import estimator_rules
+from spikebench.energy.estimator_rules import RULES
 from spikebench.energy.estimators import (
-    RULES,
     Estimator,
     EstimatorError,
     energies,
@@ -21,6 +23,7 @@ from spikebench.energy.estimators import (
 from spikebench.energy.operations import NeuronRow, OperationReport, OperationRow
 from spikebench.energy.profile import profile_operations
 from spikebench.errors import UserError
+from spikebench.registry import ESTIMATORS, CollisionError
 
 CHIP = """
 chip:
@@ -150,7 +153,7 @@ def test_each_form_gets_its_estimators_in_the_order_of_the_file():
 
 
 def test_two_reports_of_one_form_are_an_error():
-    with pytest.raises(ValueError, match="^two reports are of the form 'paper'; give one of each"):
+    with pytest.raises(ValueError, match="'paper'"):
         energies(count(row(), form="paper"), count(real(), form="paper"))
 
 
@@ -198,7 +201,7 @@ def test_rows_of_one_name_are_added_up():
 
 
 def test_an_estimator_refuses_another_form():
-    with pytest.raises(ValueError, match="'paper-45nm' charges the form 'paper', but the report"):
+    with pytest.raises(ValueError, match="'paper'.*'as-coded'"):
         energy_by_operation(count(row()), load_estimators()["paper-45nm"])
 
 
@@ -414,7 +417,7 @@ def test_a_part_that_costs_nothing_is_there():
 
 
 def test_parts_of_two_reports_of_one_form_are_refused():
-    with pytest.raises(ValueError, match="two reports are of the form 'as-coded'"):
+    with pytest.raises(ValueError, match="'as-coded'"):
         energies_by_part(count(row()), count(row()))
 
 
@@ -455,12 +458,12 @@ def test_the_published_energy_of_55m_fits_the_fused_form(form, dense_macs, rate)
 
 
 def test_no_rate_is_implied_without_rows_behind_neurons():
-    with pytest.raises(ValueError, match="no operation behind a neuron"):
+    with pytest.raises(ValueError, match="no operation"):
         implied_rate(count(real(encodes=True)), 1.0, load_estimators()["rate-45nm"])
 
 
 def test_no_rate_is_implied_by_another_rule():
-    with pytest.raises(ValueError, match="'lemaire-45nm' has the rule 'lemaire'"):
+    with pytest.raises(ValueError, match="'lemaire-45nm'"):
         implied_rate(count(row()), 1.0, load_estimators()["lemaire-45nm"])
 
 
@@ -483,8 +486,8 @@ def test_a_change_of_the_variable_is_seen(named, monkeypatch):
     assert "chip" not in load_estimators()
 
 
-def error_of():
-    with pytest.raises(EstimatorError) as caught:
+def error_of(kind=EstimatorError):
+    with pytest.raises(kind) as caught:
         load_estimators()
     assert isinstance(caught.value, UserError)
     assert isinstance(caught.value, ValueError)
@@ -493,69 +496,160 @@ def error_of():
     return message
 
 
+def test_a_wrong_estimator_is_one_line_with_place_value_and_remedy(named):
+    (path,) = named(CHIP.replace("rule: rate", "rule: rat"))
+    assert error_of() == f"{path}: estimator 'chip': unknown rule 'rat'; did you mean 'rate'?"
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "found"),
     [
-        ("mac_pj: 2, ", "", "the constant mac_pj is missing; rate needs mac_pj, ac_pj"),
-        ("ac_pj: 0.5", "ac_pj: 0.5, acc_pj: 1", "unknown constant of rate 'acc_pj'; did you mean"),
-        ("mac_pj: 2", "mac_pj: -2", "constants.mac_pj: Input should be greater than or equal to 0"),
-        ("mac_pj: 2", "mac_pj: two", "constants.mac_pj: Input should be a valid number, found 'tw"),
-        ("mac_pj: 2", "mac_pj: true", "constants.mac_pj: Input should be a valid number"),
-        ("mac_pj: 2", "mac_pj: .nan", "constants.mac_pj: Input should be"),
-        ("mac_pj: 2", "mac_pj: .inf", "constants.mac_pj: Input should be a finite number"),
-        ("mac_pj: 2", "mac_pj:", "constants.mac_pj: Input should be a valid number, found None"),
-        (
-            "{mac_pj: 2, ac_pj: 0.5}",
-            "4.6",
-            "constants: Input should be a valid dictionary, found",
-        ),
-        ("rule: rate", "rule: rat", "unknown rule 'rat'; did you mean 'rate'"),
-        ("title: a chip", "title:", "title: Input should be a valid string, found None"),
-        ("title: a chip", "form: fused\n  title: a chip", "form: Input should be 'as-coded', "),
-        ("title: a chip", "name: x\n  title: a chip", "name: Extra inputs are not permitted"),
-        ("title: a chip", "id: x\n  title: a chip", "expected title, rule, constants and source"),
-        ("  source: its data sheet\n", "", "source: Field required"),
+        ("mac_pj: 2, ", "", "mac_pj"),
+        ("ac_pj: 0.5", "ac_pj: 0.5, acc_pj: 1", "acc_pj"),
+        ("mac_pj: 2", "mac_pj: -2", "constants.mac_pj.* -2"),
+        ("mac_pj: 2", "mac_pj: two", "constants.mac_pj.* 'two'"),
+        ("mac_pj: 2", "mac_pj: true", "constants.mac_pj.* True"),
+        ("mac_pj: 2", "mac_pj: .nan", "constants.mac_pj.* nan"),
+        ("mac_pj: 2", "mac_pj: .inf", "constants.mac_pj.* inf"),
+        ("mac_pj: 2", "mac_pj:", "constants.mac_pj.* None"),
+        ("{mac_pj: 2, ac_pj: 0.5}", "4.6", "constants.* 4.6"),
+        ("title: a chip", "title:", "title.* None"),
+        ("title: a chip", "form: fused\n  title: a chip", "form.*'as-coded'.*'fused'"),
+        ("title: a chip", "name: x\n  title: a chip", "name.*'x'"),
+        ("title: a chip", "id: x\n  title: a chip", "'id': 'x'"),
+        ("  source: its data sheet\n", "", "source"),
     ],
 )
-def test_a_wrong_entry_is_one_line_that_names_file_estimator_and_fault(named, old, new, message):
+def test_a_wrong_entry_names_file_estimator_and_fault(named, old, new, found):
     assert old in CHIP
     (path,) = named(CHIP.replace(old, new))
-    assert error_of().startswith(f"{path}: estimator 'chip': {message}")
+    message = error_of()
+    assert message.startswith(f"{path}: estimator 'chip': ")
+    assert re.search(found, message)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "found"),
     [
-        ("chip: 3", "estimator 'chip': expected title, rule, constants and source, found 3"),
-        ("", "expected estimators by id, found None"),
-        ("- chip", "expected estimators by id, found ['chip']"),
-        ("chip: [", "not valid YAML: while parsing a flow node"),
-        (CHIP + CHIP, "not valid YAML: the key 'chip' comes twice"),
-        (CHIP.replace("2,", "2, mac_pj: 3,"), "not valid YAML: the key 'mac_pj' comes twice"),
-        ("chip: !!python/object:os.system {}", "not valid YAML: could not determine a constructor"),
+        ("chip: 3", "'chip'.* 3"),
+        ("", "None"),
+        ("- chip", r"\['chip'\]"),
+        ("chip: [", "YAML"),
+        (CHIP + CHIP, "YAML.*'chip'"),
+        (CHIP.replace("2,", "2, mac_pj: 3,"), "YAML.*'mac_pj'"),
+        ("chip: !!python/object:os.system {}", "YAML.*python/object"),
     ],
 )
-def test_a_wrong_file_is_one_line_that_names_it(named, text, message):
+def test_a_wrong_file_is_named(named, text, found):
     (path,) = named(text)
-    assert error_of().startswith(f"{path}: {message}")
+    message = error_of()
+    assert message.startswith(f"{path}: ")
+    assert re.search(found, message)
 
 
 def test_a_missing_file_is_named_with_the_variable(monkeypatch, tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         monkeypatch.setenv("SPIKEBENCH_ESTIMATORS", str(path))
         message = error_of()
-        assert message.startswith(f"{path}: cannot be read: ")
+        assert message.startswith(f"{path}: ")
         assert "SPIKEBENCH_ESTIMATORS" in message
 
 
 def test_an_id_that_exists_already_names_both_files(named):
     first, second = named(CHIP, CHIP)
-    expected = f"{second}: estimator 'chip' exists already, in {first}; "
-    assert error_of().startswith(expected)
+    assert f"'chip' is registered twice: {first} and {second}" in error_of(CollisionError)
     (path,) = named(CHIP.replace("chip:", "rate-45nm:"))
-    message = error_of()
-    assert message.startswith(f"{path}: estimator 'rate-45nm' exists already, in ")
-    assert "estimators.yaml" in message
+    assert re.search(rf"'rate-45nm'.*estimators\.yaml and {path}", error_of(CollisionError))
+
+
+# Estimators of other packages.
+
+BRINGS_ONE = """
+from spikebench.energy.estimator_rules import rule
+from spikebench.energy.estimators import Estimator
+
+@rule
+def {rule}(report, *, step_pj):
+    for row in report.rows:
+        yield row.name, report.time_steps * step_pj
+
+def chip():
+    constants = {{"step_pj": 7.0}}
+    return Estimator(id="{id}", title="x", rule="{rule}", constants=constants, source="x")
+
+made = chip()
+"""
+
+
+@pytest.fixture
+def bring(tmp_path, monkeypatch):
+    """Installs a package with entry points of the group of estimators."""
+    monkeypatch.setattr(ESTIMATORS, "_entries", dict(ESTIMATORS._entries))
+    monkeypatch.setattr(ESTIMATORS, "_places", dict(ESTIMATORS._places))
+    before = dict(RULES)
+
+    def install(package, code, **points):
+        folder = tmp_path / package
+        info = folder / f"{package}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = ["[spikebench.estimators]", *(f"{name} = {at}" for name, at in points.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        (folder / f"{package}.py").write_text(code)
+        monkeypatch.syspath_prepend(str(folder))
+        ESTIMATORS.__dict__.pop("_points", None)  # read before the package was installed
+
+    yield install
+    ESTIMATORS.__dict__.pop("_points", None)
+    RULES.clear()
+    RULES.update(before)
+
+
+@pytest.mark.parametrize("entry", ["chip", "made"])
+def test_a_package_brings_an_estimator_with_a_rule_of_its_own(bring, named, entry):
+    package = f"brings_{entry}"
+    code = BRINGS_ONE.format(rule=f"steps_{entry}", id="steps-chip")
+    bring(package, code, **{"steps-chip": f"{package}:{entry}"})
+    named(CHIP)
+    assert list(load_estimators())[-2:] == ["steps-chip", "chip"]
+    assert picojoules("steps-chip", row(), time_steps=4) == pytest.approx(28)
+
+
+def test_a_packages_estimator_of_a_taken_id_names_both_places(bring, named):
+    bring(
+        "brings_taken",
+        BRINGS_ONE.format(rule="steps_taken", id="rate-45nm"),
+        **{"rate-45nm": "brings_taken:made"},
+    )
+    found = r"'rate-45nm' is registered twice: .*estimators\.yaml and package 'brings_taken'"
+    assert re.search(found, error_of(CollisionError))
+
+
+def test_a_packages_estimator_of_an_id_that_a_file_gives_names_both_places(bring, named):
+    code = BRINGS_ONE.format(rule="steps_file", id="chip")
+    bring("brings_file", code, chip="brings_file:chip")
+    (path,) = named(CHIP)
+    assert f"'chip' is registered twice: brings_file.chip and {path}" in error_of(CollisionError)
+
+
+def test_an_entry_that_is_no_estimator_is_named(bring):
+    bring("brings_three", "chip = 3", chip="brings_three:chip")
+    assert re.search(r"'brings_three'.*'chip'.*Estimator.* 3$", error_of())
+
+
+def test_an_estimator_of_another_id_is_named(bring):
+    code = BRINGS_ONE.format(rule="steps_other", id="other")
+    bring("brings_other", code, chip="brings_other:chip")
+    assert re.search(r"brings_other\.chip.*'chip'.*'other'", error_of())
+
+
+def test_a_rule_of_a_taken_name_names_both_places():
+    def rate(report):
+        yield "x", 1.0
+
+    with pytest.raises(CollisionError, match=r"estimator_rules\.rate.*locals.*rate"):
+        estimator_rules.rule(rate)
+    assert RULES["rate"] is estimator_rules.rate
 
 
 def test_estimators_cannot_be_changed():
