@@ -96,7 +96,11 @@ def parameters(probe: Probe) -> int:
 
 def macs_by_part(probe: Probe) -> dict[str, float]:
     report = profile_operations(
-        probe.model, probe.batches, forward=probe.forward, time_steps=probe.backbone.time_steps
+        probe.model,
+        probe.batches,
+        forward=probe.forward,
+        images=probe.images,
+        time_steps=probe.backbone.time_steps,
     )
     assert report.images == 1
     parts: dict[str, float] = {}

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from spikebench.energy.profile import count_images, evaluating
+from spikebench.energy.batches import FindImages, count_images
+from spikebench.energy.profile import evaluating
 
 log = logging.getLogger("spikebench")
 
@@ -103,6 +104,7 @@ def measured_mj_per_image(
     batches: Iterable[Any],
     forward: Callable[[nn.Module, Any], object] | None = None,
     *,
+    images: FindImages | None = None,
     min_seconds: float = MIN_SECONDS,
 ) -> dict[str, float]:
     """Energy of inference in millijoules per image, by meter.
@@ -113,8 +115,9 @@ def measured_mj_per_image(
 
     Args:
         model: any module, on any device.
-        batches: what `forward` takes, on the model's device; as for `count_images`.
+        batches: what `forward` takes, on the model's device.
         forward: runs the model on a batch; `model(batch)` by default.
+        images: gives the images of a batch; as for `profile_operations`.
         min_seconds: how long to measure at least.
 
     Returns:
@@ -129,8 +132,8 @@ def measured_mj_per_image(
     if not meters:
         return {}
     batches = list(batches)
-    images = sum(count_images(batch) for batch in batches)
-    if images == 0:
+    count = sum(count_images(batch, images) for batch in batches)
+    if count == 0:
         raise ValueError("there is no image to measure: the batches are empty")
 
     def work() -> None:
@@ -143,7 +146,7 @@ def measured_mj_per_image(
     with evaluating(model), torch.no_grad():
         work()
         measured = _measure(work, meters, devices, min_seconds)
-    total = images * measured.repeats
+    total = count * measured.repeats
     return {name: 1000 * joules / total for name, joules in measured.joules.items()}
 
 

@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from spikebench.energy import operator_rules as rules
+from spikebench.energy.batches import Images
 from spikebench.energy.kernel_coverage import kernel_coverage
 from spikebench.energy.operations import NeuronRow, OperationRow, Uncounted
 from spikebench.energy.running_rows import RunningRow, counted, described, weighed, weighed_pairs
@@ -68,13 +69,15 @@ class OperationCounter(TorchDispatchMode):
         self._layouts = SampleTracker(steps, 1)
 
     @contextmanager
-    def pass_over_model(self, batch: Any, images: int) -> Iterator[None]:
-        """Count one forward pass of a batch of so many images, at least one."""
+    def pass_over_model(self, batch: Images) -> Iterator[None]:
+        """Count one forward pass over the images of a batch, at least one."""
+        images = batch if isinstance(batch, int) else len(batch)
         self._frames = [_Frame("")]
         self._fired = False
         self._weights = WeightTracker(self._named_weights)
         self._layouts = SampleTracker(self._steps, images)
-        self._layouts.note_batch(batch)
+        if not isinstance(batch, int):
+            self._layouts.note_images(batch)
         charged = {key: row.charged for key, row in self._rows.items()}
         with self:
             yield

@@ -9,14 +9,15 @@ the work; what is computed from parameters alone folds away before deployment an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from spikebench.energy.batches import FindImages, images_of
 from spikebench.energy.operation_counter import OperationCounter
 from spikebench.energy.operations import OperationReport
 from spikebench.forms import Form
@@ -28,7 +29,7 @@ def profile_operations(
     model: nn.Module,
     batches: Iterable[Any],
     *,
-    images: Callable[[Any], int] | None = None,
+    images: FindImages | None = None,
     forward: Forward | None = None,
     time_steps: int | None = None,
     form: Form = "as-coded",
@@ -48,9 +49,10 @@ def profile_operations(
         model: any module, on any device; its neurons are `spikebench.neurons.Neuron`,
             SpikingJelly's, or modules with an attribute `v_threshold`. Neurons that keep their
             state from one call to the next have to be reset by `forward`.
-        batches: what `forward` takes, on the model's device; see `count_images`.
-        images: how many images a batch holds; `count_images` by default, which takes the first
-            axis of a tensor for the images. Where time comes first, say so:
+        batches: what `forward` takes, on the model's device.
+        images: gives the images of a batch: a tensor `(B, ...)`, a list of B tensors, or B alone,
+            with which figures by image are not told apart. By default the batch is such a tensor,
+            or a tuple or list that begins with one. Where time comes first, say so:
             `images=lambda batch: batch.shape[1]`.
         forward: runs the model on a batch; `model(batch)` by default.
         time_steps: time steps an image is seen for; by default the attribute `time_steps` of the
@@ -79,11 +81,11 @@ def profile_operations(
     total = 0
     with evaluating(model), counter.hooks():
         for batch in batches:
-            held = (images or count_images)(batch)
+            found = images_of(batch, images)
+            held = found if isinstance(found, int) else len(found)
             if held == 0:
                 continue
-            noted = None if images else batch
-            with torch.no_grad(), _plain_attention(), counter.pass_over_model(noted, held):
+            with torch.no_grad(), _plain_attention(), counter.pass_over_model(found):
                 forward(model, batch)
             total += held
             if progress is not None:
@@ -98,41 +100,6 @@ def profile_operations(
         neurons=counter.neurons(total),
         uncounted=counter.uncounted(total),
         synaptic_operations_std=counter.total.deviation,
-    )
-
-
-def until_counted(batches: Iterable[Any], images: int) -> Iterator[Any]:
-    """Whole batches until at least `images` images were given."""
-    counted = 0
-    for batch in batches:
-        yield batch
-        counted += count_images(batch)
-        if counted >= images:
-            return
-
-
-def count_images(batch: Any) -> int:
-    """How many images a batch holds.
-
-    Args:
-        batch: a tensor of shape `(B, ...)`, a mapping with B `inputs`, a list of B images
-            `(C, H, W)`, or a tuple or list whose first element is one of these.
-
-    Raises:
-        TypeError: it is none of these.
-    """
-    if isinstance(batch, Tensor) and batch.dim() > 0:
-        return batch.shape[0]
-    if isinstance(batch, Mapping) and "inputs" in batch:
-        return len(batch["inputs"])
-    if isinstance(batch, list) and all(isinstance(x, Tensor) and x.dim() == 3 for x in batch):
-        return len(batch)
-    if isinstance(batch, tuple | list) and batch:
-        return count_images(batch[0])
-    raise TypeError(
-        f"cannot tell the number of images in a batch of type {type(batch).__name__}; it must be a "
-        "tensor (B, ...), a mapping with 'inputs', a list of images (C, H, W), or a tuple or list "
-        "that starts with one of these"
     )
 
 

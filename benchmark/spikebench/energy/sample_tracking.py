@@ -9,7 +9,7 @@ other tensor the samples count as not told apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,16 +47,12 @@ class SampleTracker:
         self._spikes: set[StorageKey] = set()
         self._single: set[StorageKey] = set()
 
-    def note_batch(self, batch: Any) -> None:
-        """Note what a batch holds, if it is a tensor of images, begins with one, or lists them."""
-        if isinstance(batch, Mapping):
-            batch = batch.get("inputs")
-        if isinstance(batch, list) and all(isinstance(x, Tensor) for x in batch):
-            self._single = {storage_of(x) for x in batch}
-        elif isinstance(batch, tuple | list) and batch:
-            batch = batch[0]
-        if isinstance(batch, Tensor) and batch.dim() > 1 and len(batch) == self.whole.images:
-            self._note(batch, SampleShape(images=self.whole.images))
+    def note_images(self, images: Tensor | Sequence[Tensor]) -> None:
+        """Note the images of a batch: one tensor `(B, ...)`, or one tensor for each."""
+        if not isinstance(images, Tensor):
+            self._single = {storage_of(x) for x in images}
+        elif images.dim() > 1:
+            self._note(images, SampleShape(images=self.whole.images))
 
     def note_spikes(self, neuron: nn.Module, x: Tensor) -> None:
         """Note what a neuron gave."""

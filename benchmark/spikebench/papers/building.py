@@ -29,6 +29,7 @@ class CountedModel(NamedTuple):
         batches: gives about so many images, in batches.
         images: what they are, in words.
         time_steps: T, as the model was built.
+        images_of: gives the images of a batch; None where a batch is a tensor `(B, ...)`.
     """
 
     model: nn.Module
@@ -36,6 +37,7 @@ class CountedModel(NamedTuple):
     batches: Callable[[int], Iterable[Any]]
     images: str
     time_steps: int
+    images_of: Callable[[Any], Any] | None = None
 
 
 def build_model(
@@ -94,7 +96,9 @@ def probed(row: TableRow, probe: Probe, images: str) -> CountedModel:
             f"the configuration builds T = {steps}, but row {row.id} has T = {row.time_steps}; "
             "let an override of the build set it to {time_steps}"
         )
-    return CountedModel(probe.model, probe.forward, lambda _: probe.batches, images, steps)
+    return CountedModel(
+        probe.model, probe.forward, lambda _: probe.batches, images, steps, probe.images
+    )
 
 
 def resolve(table: PaperTable, row: TableRow, build: TaskBuild) -> tuple[Task, dict[str, Any]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from spikebench.energy.batches import until_counted
 from spikebench.energy.operations import OperationReport
-from spikebench.energy.profile import profile_operations, until_counted
+from spikebench.energy.profile import profile_operations
 from spikebench.errors import UserError
 from spikebench.forms import FORMS, Form
 from spikebench.inference.deploy import in_form
@@ -77,7 +78,8 @@ def count_forms(
             try:
                 reports[form] = profile_operations(
                     in_form(counted.model, form),
-                    until_counted(counted.batches(count), count),
+                    until_counted(counted.batches(count), count, counted.images_of),
+                    images=counted.images_of,
                     forward=counted.forward,
                     time_steps=counted.time_steps,
                     form=form,

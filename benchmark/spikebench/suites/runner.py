@@ -225,14 +225,14 @@ def _profile(
     run: Run, task: Task, checkpoint: Path, evaluation: Evaluation, profile_images: int
 ) -> dict[str, Any]:
     """The trained model's size, operations and energy."""
+    from spikebench.energy.batches import until_counted
     from spikebench.energy.meters import measured_mj_per_image
-    from spikebench.energy.profile import until_counted
 
     probe: Probe = task.probe(run, checkpoint)
     images = min(profile_images, evaluation.dataset.test_samples) * probe.views
     forms = dict.fromkeys([*RECORDED_FORMS, *(one.form for one in load_estimators().values())])
     reports = {form: _counted(run, probe, images, form) for form in forms}
-    batches = until_counted(probe.batches, images)
+    batches = until_counted(probe.batches, images, probe.images)
     return {
         "backbone": probe.backbone,
         "parameters": sum(weight.numel() for weight in probe.model.parameters()),
@@ -245,7 +245,8 @@ def _profile(
             for name, parts in energies_by_part(*reports.values()).items()
         },
         "measured_energy_mj": _of_all(
-            probe.views, measured_mj_per_image(probe.model, batches, probe.forward)
+            probe.views,
+            measured_mj_per_image(probe.model, batches, probe.forward, images=probe.images),
         ),
     }
 
@@ -277,13 +278,15 @@ def _metrics(run: Run, task: Task, evaluation: Evaluation) -> dict[str, Metric]:
 
 def _counted(run: Run, probe: Probe, images: int, form: Form) -> OperationReport:
     """The operations of a trained model in one form; what has no counting rule is warned of."""
-    from spikebench.energy.profile import profile_operations, until_counted
+    from spikebench.energy.batches import until_counted
+    from spikebench.energy.profile import profile_operations
     from spikebench.inference.deploy import in_form
 
     with Progress(f"{run.title} profile {form}", images) as progress:
         report = profile_operations(
             in_form(probe.model, form),
-            until_counted(probe.batches, images),
+            until_counted(probe.batches, images, probe.images),
+            images=probe.images,
             forward=probe.forward,
             time_steps=probe.backbone.time_steps,
             form=form,

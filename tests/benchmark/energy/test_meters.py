@@ -288,7 +288,7 @@ def test_images_are_those_of_the_batches_and_forward_is_the_callers(machine: Mac
         machine.work(1)
 
     batch = {"inputs": torch.zeros(4, 3)}
-    measured = measured_mj_per_image(Model(machine), [batch], forward)
+    measured = measured_mj_per_image(Model(machine), [batch], forward, images=lambda x: x["inputs"])
     assert measured["rapl:package-0"] == pytest.approx(1000 * 40 * 5 / 4)
 
 

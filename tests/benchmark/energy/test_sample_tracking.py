@@ -279,9 +279,9 @@ def test_images_that_come_one_by_one():
         return self.conv(torch.stack(padded))
 
     model = Call(forward, conv=nn.Conv2d(3, 2, 1))
-    for batch, run in (
-        (images, lambda m, x: m(x)),
-        ({"inputs": images}, lambda m, x: m(x["inputs"])),
+    for batch, run, find in (
+        (images, lambda m, x: m(x), lambda x: x),
+        ({"inputs": images}, lambda m, x: m(x["inputs"]), lambda x: x["inputs"]),
     ):
-        (row,) = profile_operations(model, [batch], forward=run, time_steps=1).rows
+        (row,) = profile_operations(model, [batch], forward=run, images=find, time_steps=1).rows
         assert row.exact_std == pytest.approx(statistics.stdev([0, 3 * 8 * 2, 3 * 8 * 2]))

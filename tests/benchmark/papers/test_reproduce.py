@@ -269,7 +269,13 @@ class TestModelsOfTasks:
             model = small_classifier(config["steps"])
             info = BackboneInfo(name=NANO, time_steps=config["steps"], parameters=1)
             batches = [{"inputs": [next(sample_images(1, 32))[0]]}]
-            return Probe(model, batches, lambda model, batch: model(batch["inputs"][0][None]), info)
+            return Probe(
+                model,
+                batches,
+                lambda model, batch: model(batch["inputs"][0][None]),
+                info,
+                images=lambda batch: batch["inputs"],
+            )
 
         monkeypatch.setattr(fake_task, "sketch", sketch)
         (tmp_path / "toy.json").write_text('{"steps": 1}')

@@ -72,7 +72,11 @@ def scored(folder: Path):
 def operations(probe) -> Any:
     """Of one view of an image."""
     return profile_operations(
-        probe.model, probe.batches, forward=probe.forward, time_steps=probe.backbone.time_steps
+        probe.model,
+        probe.batches,
+        forward=probe.forward,
+        images=probe.images,
+        time_steps=probe.backbone.time_steps,
     )
 
 

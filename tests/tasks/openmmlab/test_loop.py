@@ -322,7 +322,7 @@ def test_the_probe_gives_the_trained_model_and_test_images(trained, task: str):
     assert info.parameters == sum(p.numel() for p in probe.model.backbone.parameters())
     first = next(iter(probe.batches))
     report = profile_operations(
-        probe.model, [first], forward=probe.forward, time_steps=info.time_steps
+        probe.model, [first], forward=probe.forward, images=probe.images, time_steps=info.time_steps
     )
     assert report.images == LIMIT
     names = {row.name.split(".")[0] for row in report.rows}

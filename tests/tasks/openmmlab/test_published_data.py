@@ -382,6 +382,8 @@ def test_a_detector_is_scored_on_coco(samples: Path, new_run, tmp_path: Path, pe
 def test_operations_are_counted_on_real_images(samples: Path, new_run, tmp_path: Path, name: str):
     task, run = new_run(name, limit=1)
     probe = task.probe(run, random_weights(task, run, tmp_path / "weights.pth"))
-    report = profile_operations(probe.model, probe.batches, forward=probe.forward)
+    report = profile_operations(
+        probe.model, probe.batches, forward=probe.forward, images=probe.images
+    )
     assert report.images == 1
     assert {"backbone", "neck"} <= {row.name.partition(".")[0] for row in report.rows}
