@@ -30,7 +30,7 @@ format: $(VENV)/.ready ## Put the code into its format
 	$(BIN)/ruff format .
 
 test: lint ## Run the tests, but for the slow ones
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(VENV)/.ready ## Run the slow tests
 	$(BIN)/python -m pytest -m slow

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import fcntl
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,26 +24,64 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # its first import on a machine writes a cache that workers would read half-written
     import yapf  # noqa: F401
 
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of garbage collection, which MMEngine does for each data set."""
+    gc.collect()
+    gc.freeze()
+
+
 collect_ignore = ["third_party"]  # a package of its own: collecting it would register its backbone
 
 
 @pytest.fixture(scope="session")
-def third_party_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site folder into which pip has installed somebody else's package with a backbone.
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a folder once for all workers of a session, by calling a function with it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
 
-    For the PYTHONPATH of a subprocess; the backbone is `tiny_spiking_convnet`.
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = root / "shared" / name, root / "shared" / f"{name}.done"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (root / "shared" / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def third_party_site(make_once: Callable[..., Path]) -> Path:
+    """A site folder into which pip has installed somebody else's package.
+
+    For the PYTHONPATH of a subprocess; see `third_party/spikebench_tiny`.
     """
-    folder = tmp_path_factory.mktemp("third_party")
+    return make_once("third_party", _install_third_party) / "site"
+
+
+def _install_third_party(folder: Path) -> None:
     source = shutil.copytree(
         Path(__file__).parent / "third_party" / "spikebench_tiny",
         folder / "source",
         ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"),
     )
-    site = folder / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     offline = ["--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run(
-        [*pip, *offline, "--target", str(site), str(source)], capture_output=True, text=True
+        [*pip, *offline, "--target", str(folder / "site"), str(source)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    return site
+
+
+@pytest.fixture(scope="session")
+def scenes_root(make_once: Callable[..., Path]) -> Path:
+    """A data root with the digit scenes; not to be written to."""
+    from spikebench_tasks.datasets.digit_scenes import ensure_digit_scenes
+
+    return make_once("data", ensure_digit_scenes)

@@ -293,6 +293,8 @@ def preload() -> None:
     """
     for name in PRELOADED:
         importlib.import_module(name)
+    # it lays out the text of a configuration for logs and with each checkpoint, which takes seconds
+    sys.modules["mmengine.config.config"].FormatCode = lambda text, **_: (text, True)
     tasks = os.listdir("/proc/self/task") if sys.platform == "linux" else [""]
     if threading.active_count() > 1 or len(tasks) > 1:
         raise RuntimeError(f"{threading.enumerate()}, {len(tasks)} tasks after the imports")

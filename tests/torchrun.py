@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch.distributed import TCPStore
@@ -19,7 +19,7 @@ POLL_S = 0.02
 
 
 def run_python(
-    *arguments: str | Path, processes: int = 2, timeout: float = 300
+    *arguments: str | Path, processes: int = 2, check: bool = True, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """Run a script, or a module after -m, to its end, in so many processes on a CPU.
 
@@ -29,11 +29,22 @@ def run_python(
     command = [sys.executable, *map(str, arguments)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     if processes == 1:
-        return forkserver.run(
+        done = forkserver.run(
             command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout
         )
+    else:
+        done = _together(command, env, processes, time.monotonic() + timeout)
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def _together(
+    command: Sequence[str], env: Mapping[str, str], processes: int, deadline: float
+) -> subprocess.CompletedProcess[str]:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    env |= {
+    env = {
+        **env,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
@@ -51,7 +62,7 @@ def run_python(
             )
             for rank in range(processes)
         ]
-        codes = _wait(ranks, time.monotonic() + timeout)
+        codes = _wait(ranks, deadline)
         texts = []
         for stream in (out, err):
             stream.seek(0)
@@ -61,7 +72,7 @@ def run_python(
 
 def _wait(ranks: Sequence[forkserver.Popen], deadline: float) -> list[int]:
     """Wait for all; one that fails ends the others, and so does the deadline."""
-    while any(rank.poll() is None for rank in ranks) and not any(r.returncode for r in ranks):
+    while None in (codes := [rank.poll() for rank in ranks]) and not any(codes):
         if time.monotonic() > deadline:
             for rank in ranks:
                 rank.kill()

@@ -17,6 +17,8 @@ from spikebench.distributed import ProcessError, Processes, launched
 from spikebench.errors import UserError
 from spikebench.registry import UnknownNameError
 from spikebench.results import Record, find_records
+from tests import forkserver
+from tests.torchrun import run_python
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 ROOT = Path(__file__).parents[2]
@@ -223,16 +225,8 @@ class Job:
 
     def __call__(self, *options: str, **happens: Sequence[str]) -> subprocess.CompletedProcess[str]:
         suite = self.suite(**happens)
-        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        arguments = [str(WORKER), "run", str(suite), "--work-dir", str(self.folder / "work")]
-        return subprocess.run(
-            [sys.executable, *command, *arguments, *options],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        work = ("--work-dir", self.folder / "work")
+        return run_python(WORKER, "run", suite, *work, *options, check=False, timeout=120)
 
     def notes(self, rank: int) -> list[str]:
         return (self.folder / f"{rank}.txt").read_text().splitlines()
@@ -323,7 +317,7 @@ class TestTheCommand:
         arguments = [str(WORKER), "run", str(job.suite()), "--work-dir", str(job.folder / "work")]
         slurm = {"NTASKS": "2", "JOB_NODELIST": "localhost", "JOB_ID": str(os.getpid())}
         processes = [
-            subprocess.Popen(
+            forkserver.Popen(
                 [sys.executable, *arguments, "--launcher", "slurm"],
                 cwd=ROOT,
                 env={

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from spikebench.registry import Registry, UnknownNameError
+from tests import forkserver
 
 GROUP = "spikebench.test"
 
@@ -173,7 +173,7 @@ def test_names_are_filtered_by_a_pattern():
 def in_third_party_site(third_party_site: Path):
     def run(code: str):
         path = os.pathsep.join(filter(None, [str(third_party_site), os.environ.get("PYTHONPATH")]))
-        done = subprocess.run(
+        done = forkserver.run(
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONPATH": path},
             capture_output=True,

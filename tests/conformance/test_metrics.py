@@ -19,7 +19,6 @@ from sklearn.metrics import confusion_matrix
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.detection import MeanAveragePrecision
 
-from spikebench_tasks.datasets.digit_scenes import ensure_digit_scenes
 from spikebench_tasks.detection import registered as detection
 from spikebench_tasks.detection.task import DetectionTask
 from spikebench_tasks.segmentation import registered as segmentation
@@ -49,12 +48,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def scenes(scenes_root: Path) -> Iterator[Path]:
     """The folder of the digit scenes, below the data root."""
-    root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "SPIKEBENCH_DATA", str(root))
-        yield ensure_digit_scenes(root)
+        patch.setitem(os.environ, "SPIKEBENCH_DATA", str(scenes_root))
+        yield scenes_root / "digit_scenes"
 
 
 def seeded_model(task: Any, config: dict[str, Any]) -> Any:

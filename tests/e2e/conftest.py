@@ -1,4 +1,4 @@
-"""The command as a person runs it, in processes of its own."""
+"""The command as a person runs it, in processes of its own; see tests/README.md."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tests import forkserver
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
@@ -30,10 +32,14 @@ class Command:
         folder: suites and work directories land here.
         data: the data root.
         site: a further folder of installed packages.
+        fresh: in a new interpreter, in place of a forked one.
     """
 
-    def __init__(self, folder: Path, data: Path, site: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, data: Path, site: Path | None = None, *, fresh: bool = False
+    ) -> None:
         self.folder = folder
+        self.popen = subprocess.Popen if fresh else forkserver.Popen
         self.env = {**os.environ, "SPIKEBENCH_DATA": str(data), "COLUMNS": "200"}
         if site is not None:
             self.env["PYTHONPATH"] = str(site)
@@ -41,7 +47,7 @@ class Command:
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """Start the command and go on."""
         program = Path(sys.executable).with_name("spikebench")
-        return subprocess.Popen(
+        return self.popen(
             [program, *map(str, arguments)],
             cwd=self.folder,
             env=self.env,
@@ -88,16 +94,10 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> Path
     return pytest.fail(f"{pattern} did not appear in {folder}")
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root in which the command makes the embedded data."""
-    return tmp_path_factory.mktemp("data")
-
-
 @pytest.fixture
-def spikebench(tmp_path: Path, data: Path) -> Command:
+def spikebench(tmp_path: Path, scenes_root: Path) -> Command:
     """The command in an empty folder."""
-    return Command(tmp_path, data)
+    return Command(tmp_path, scenes_root)
 
 
 @pytest.fixture

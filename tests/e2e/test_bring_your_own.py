@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import sysconfig
 import venv
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from spikebench.results import find_records
+from tests import forkserver
 
 pytest.importorskip("spikingjelly", reason="the package of the page has SpikingJelly's neurons")
 
@@ -42,6 +44,7 @@ class Newcomer:
             "SPIKEBENCH_DATA": str(data),
             "SPIKEBENCH_NEURONS": "reference",
             "COLUMNS": "200",
+            "FORKSERVER": str(forkserver.folder()),
         }
 
     @staticmethod
@@ -56,9 +59,12 @@ class Newcomer:
         programs = Path(context.bin_path)
         python = programs / "python"
         offline = "--no-index --no-deps --no-build-isolation --disable-pip-version-check"
+        installed = Path(sys.executable).with_name("spikebench")
+        forked = f'"{sys.executable}" -S "{forkserver.__file__}" call "{site}"'
         for name, line in (
             ("pip", f'"{python}" -m pip "$@" {offline}'),
-            ("spikebench", f'"{python}" -c "from spikebench.cli import main; main()" "$@"'),
+            ("spikebench", f'{forked} "{installed}" "$@"'),
+            ("forked-python", f'{forked} "{sys.executable}" "$@"'),
         ):
             (programs / name).write_text(f"#!/bin/sh\nexec {line}\n")
             (programs / name).chmod(0o755)
@@ -74,9 +80,9 @@ class Newcomer:
 
 
 @pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Newcomer:
+def newcomer(tmp_path_factory: pytest.TempPathFactory, scenes_root: Path) -> Newcomer:
     """Somebody who has followed the page to its end, and what the commands printed."""
-    return Newcomer(tmp_path_factory.mktemp("newcomer"), data)
+    return Newcomer(tmp_path_factory.mktemp("newcomer"), scenes_root)
 
 
 @pytest.fixture(scope="module")
@@ -130,5 +136,5 @@ def test_resnet18_is_one(newcomer: Newcomer, printed):
         "count = lambda model: sum(weight.numel() for weight in model.parameters());"
         "print(count(build_classifier('spiking_resnet18', 1000)), count(resnet18()))"
     )
-    ours, theirs = newcomer.types(f'python -c "{code}"').split()
+    ours, theirs = newcomer.types(f'forked-python -c "{code}"').split()
     assert ours == theirs

@@ -8,6 +8,10 @@ import pytest
 
 from spikebench.results import find_records
 
+FLOORS = {"top1": 0.93, "box_map50": 0.63, "miou": 0.46}
+"""The published record less three times the distance to the lower end of its 95 % interval: other
+machines round differently, and training amplifies it."""
+
 
 @pytest.mark.slow
 def test_quickstart_reaches_its_figures(spikebench, helpers):
@@ -20,9 +24,7 @@ def test_quickstart_reaches_its_figures(spikebench, helpers):
         for _, record in find_records(spikebench.folder / "work_dirs")
         for name, metric in record.metrics.items()
     }
-    assert metrics["top1"] >= 0.93
-    assert metrics["box_map50"] >= 0.50
-    assert metrics["miou"] >= 0.55
+    assert all(metrics[name] >= floor for name, floor in FLOORS.items()), metrics
     minutes = sum(
         sum(record.wall_time_s.values()) / 60
         for _, record in find_records(spikebench.folder / "work_dirs")

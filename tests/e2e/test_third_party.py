@@ -10,8 +10,14 @@ TASKS = ("classification", "detection", "segmentation")
 
 
 @pytest.fixture
-def with_package(tmp_path, data, third_party_site, helpers):
-    return helpers.Command(tmp_path, data, third_party_site)
+def with_package(tmp_path, scenes_root, third_party_site, helpers):
+    return helpers.Command(tmp_path, scenes_root, third_party_site)
+
+
+@pytest.fixture
+def installed(tmp_path, third_party_site, helpers):
+    """The command as it is installed: it imports all it needs, and makes the embedded data."""
+    return helpers.Command(tmp_path, tmp_path / "data", third_party_site, fresh=True)
 
 
 def test_it_is_listed_and_keeps_the_contract(with_package):
@@ -20,9 +26,9 @@ def test_it_is_listed_and_keeps_the_contract(with_package):
     assert checked.returncode == 0, checked.stdout
 
 
-def test_all_tasks_tables_and_page(with_package, helpers):
-    suite = with_package.suite(*TASKS, backbone="tiny_spiking_convnet")
-    done = with_package("run", suite, *helpers.few(*TASKS))
+def test_all_tasks_tables_and_page(installed, with_package, helpers):
+    suite = installed.suite(*TASKS, backbone="tiny_spiking_convnet")
+    done = installed("run", suite, *helpers.few(*TASKS))
     assert done.returncode == 0, done.stderr
     records = {record.task: record for _, record in find_records(with_package.folder / "work_dirs")}
     assert set(records) == set(TASKS)

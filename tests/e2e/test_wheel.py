@@ -81,8 +81,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path, data: Path) -> Installed:
-    return Installed(tmp_path_factory.mktemp("wheel"), wheel, data)
+def installed(
+    tmp_path_factory: pytest.TempPathFactory, wheel: Path, scenes_root: Path
+) -> Installed:
+    return Installed(tmp_path_factory.mktemp("wheel"), wheel, scenes_root)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from mmengine.registry import DefaultScope
 
 from spikebench.neurons import use_backend
 from spikebench.task import Run
-from spikebench_tasks.datasets.digit_scenes import ensure_digit_scenes
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
@@ -39,14 +39,23 @@ def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _plain_configs() -> Iterator[None]:
+    """MMEngine writes a configuration as it is.
+
+    It lays its text out for logs and with each checkpoint, which takes longer than training on tiny
+    data does.
+    """
+    with mock.patch("mmengine.config.config.FormatCode", lambda text, **_: (text, True)):
+        yield
+
+
 @pytest.fixture(scope="session")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A data root with the digit scenes, made once; not to be written to."""
-    root = tmp_path_factory.mktemp("data")
-    ensure_digit_scenes(root)
+def data_root(scenes_root: Path) -> Iterator[Path]:
+    """A data root with the digit scenes, which the environment names; not to be written to."""
     before = os.environ.get("SPIKEBENCH_DATA")
-    os.environ["SPIKEBENCH_DATA"] = str(root)
-    yield root
+    os.environ["SPIKEBENCH_DATA"] = str(scenes_root)
+    yield scenes_root
     if before is None:
         del os.environ["SPIKEBENCH_DATA"]
     else:

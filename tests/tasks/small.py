@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,16 @@ PATHS = sorted(
     path for task in ("detection", "segmentation") for path in CONFIGS.glob(f"{task}/*.py")
 )
 NANO = "meta_spikeformer_nano"
+KINDS: dict[str, list[Path]] = {}
+"""Configurations by name without size and time steps; those of a kind are alike but for these."""
+for _path in PATHS:
+    _kind = re.sub(r"_(15m|31m|55m|t\d)(?=_)|(?<=_resnet)\d+", "", _path.stem)
+    KINDS.setdefault(_kind, []).append(_path)
+
+_OF_SIZE = (
+    *("backbone.name", "backbone.time_steps", "backbone.depth", "backbone.init_cfg.checkpoint"),
+    *("neck.in_channels", "neck.out_channels"),
+)
 _LARGE = 128  # pixels
 _SMALLER = 8
 
@@ -55,6 +66,16 @@ def resolved(
     task: Task = TASKS.get(path.parent.name)()
     with mock.patch.object(openmmlab_task, "read_config", lambda path: copy.deepcopy(_read(path))):
         return task, task.resolve(path, name, arguments, overrides)
+
+
+def without_size(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what makes its model larger."""
+    config = copy.deepcopy(config)
+    for key in _OF_SIZE:
+        *parents, last = key.split(".")
+        node = functools.reduce(lambda node, name: node.get(name) or {}, parents, config["model"])
+        node.pop(last, None)
+    return config
 
 
 def data_of(config: dict[str, Any]) -> set[str]:

@@ -5,7 +5,6 @@ The folder decides what is tested; a configuration that is added is tested as it
 
 from __future__ import annotations
 
-import gc
 import inspect
 import json
 import math
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -31,6 +29,7 @@ from spikebench_tasks.openmmlab.data import SPLITS, leaves, located
 from tests.tasks.openmmlab.trees import IMAGES
 from tests.tasks.small import (
     CONFIGS,
+    KINDS,
     NANO,
     PATHS,
     data_of,
@@ -39,6 +38,7 @@ from tests.tasks.small import (
     resolved,
     short,
     sizes,
+    without_size,
 )
 from tests.tasks.tiny_data import TREES, make_tiny
 
@@ -64,6 +64,9 @@ HEADS = {
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 every = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+each_kind = pytest.mark.parametrize(
+    "path", [paths[0] for paths in KINDS.values()], ids=lambda path: path.stem
+)
 
 
 def only_data(config: dict[str, Any], path: Path) -> str:
@@ -104,19 +107,6 @@ def make_data(
         return root
 
     return make
-
-
-@pytest.fixture(scope="module")
-def without_ceremony() -> Iterator[None]:
-    """Spares every run what has no effect, and takes MMEngine most of its time on tiny data.
-
-    It lays out the configuration's text for logs, and looks for garbage before it copies a list of
-    annotations.
-    """
-    gc.freeze()
-    with mock.patch("mmengine.config.config.FormatCode", lambda text, **_: (text, True)):
-        yield
-    gc.unfreeze()
 
 
 @pytest.fixture
@@ -232,7 +222,14 @@ def test_backbones_are_compared_under_one_protocol(name: str):
     assert all(each == models[0] for each in models[1:])
 
 
-@every
+@pytest.mark.parametrize("name", [name for name, paths in KINDS.items() if len(paths) > 1])
+def test_configurations_of_a_kind_differ_in_size_only(name: str):
+    """So that one of them is built and trained for all."""
+    first, *others = [without_size(resolved(path)[1]) for path in KINDS[name]]
+    assert all(other == first for other in others)
+
+
+@each_kind
 def test_it_builds_at_its_own_size(path: Path):
     """The model, and an image as large as those of testing."""
     task, config = resolved(path)
@@ -260,8 +257,7 @@ def expected_sizes(config: dict[str, Any]) -> list[tuple[int, int]]:
     return [(height, width) for _, (width, height) in found]
 
 
-@every
-@pytest.mark.usefixtures("without_ceremony")
+@each_kind
 def test_a_training_step_and_a_test_step(
     path: Path, root: Path, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ):

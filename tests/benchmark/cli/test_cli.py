@@ -19,6 +19,7 @@ import torch
 from spikebench import cli
 from spikebench.cli import runs
 from spikebench.results import find_records
+from tests import forkserver
 
 ROOT = Path(__file__).parents[3]
 QUICKSTART = str(ROOT / "configs" / "suites" / "quickstart.yaml")
@@ -77,14 +78,6 @@ def spikebench(
     return run
 
 
-def in_a_process(*arguments: str, before: str = "", after: str = "") -> subprocess.CompletedProcess:
-    code = (
-        f"import sys; sys.argv[0] = 'spikebench'\n{before}\n"
-        f"from spikebench.cli import main\ntry:\n    main()\nfinally:\n    {after or 'pass'}"
-    )
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-
-
 class TestHelp:
     @pytest.mark.parametrize(("command", "about"), COMMANDS.items(), ids=" ".join)
     def test_every_command_says_what_it_does_and_gives_an_example(
@@ -121,11 +114,16 @@ class TestHelp:
 
     def test_it_answers_at_once_and_imports_nothing_heavy(self):
         heavy = ("torch", "numpy", "lightning", "mmengine", "sklearn", "matplotlib", "pydantic")
-        report = f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+        code = (
+            "import sys; sys.argv = ['spikebench', '--help']\n"
+            "from spikebench.cli import main\n"
+            "try:\n    main()\n"
+            f"finally:\n    print([n for n in {heavy} if n in sys.modules], file=sys.stderr)"
+        )
         times = []
         for _ in range(2):  # the first may have to compile
             start = resource.getrusage(resource.RUSAGE_CHILDREN)
-            done = in_a_process("--help", after=report)
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
             end = resource.getrusage(resource.RUSAGE_CHILDREN)
             times.append(end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime)
             assert done.returncode == 0
@@ -206,7 +204,8 @@ class TestAWrongRequest:
         ],
     )
     def test_a_process_says_no_more_than_that_line(self, arguments: tuple[str, ...]):
-        done = in_a_process(*arguments)
+        command = [sys.executable, "-m", "spikebench", *arguments]
+        done = forkserver.run(command, capture_output=True, text=True)
         assert done.returncode == 1
         assert done.stdout == ""
         assert re.fullmatch(r"error: unknown [^\n]+\n", done.stderr)

@@ -12,6 +12,7 @@ import pytest
 
 from spikebench.report import build_site, write_report
 from spikebench.speed.record import find_speed_records
+from tests import forkserver
 
 SMALL = [
     *("--time-steps", "2", "--batch-size", "2", "--image-size", "32", "--num-classes", "10"),
@@ -19,9 +20,9 @@ SMALL = [
 ]
 
 
-def spikebench(*arguments: str, **options) -> subprocess.Popen:
+def spikebench(*arguments: str, **options) -> forkserver.Popen:
     code = "from spikebench.cli import main; main()"
-    return subprocess.Popen(
+    return forkserver.Popen(
         [sys.executable, "-c", code, "speed", "meta_spikeformer_nano", *SMALL, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 from math import inf
 from pathlib import Path
@@ -19,6 +18,7 @@ from spikebench.energy.meters import (
     measure_energy,
     measured_mj_per_image,
 )
+from tests import forkserver
 
 SPAN = 262_143_328_850  # microjoules, of an Intel Xeon
 
@@ -348,7 +348,7 @@ def test_a_machine_without_meters_reports_no_number_and_runs_nothing():
 
 def test_the_library_is_not_imported_before_it_is_asked_for():
     code = "import sys, spikebench.energy.meters; sys.exit('zeus' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert forkserver.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.gpu

@@ -6,7 +6,6 @@ NeuroBench is not among our dependencies: `peers.py` says how to install it.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests import forkserver
 from tests.benchmark.energy import peers
 from tests.benchmark.energy.models import Call, MatMul, spikes
 
@@ -64,7 +64,7 @@ def test_ours_is_as_fast_as_asked(neurobench, name):
 
 
 def test_the_script_prints_the_comparison(neurobench):
-    done = subprocess.run(
+    done = forkserver.run(
         [sys.executable, peers.__file__, "--image-size=32", "--time-steps=1", "--rounds=1"],
         capture_output=True,
         text=True,

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from spikebench.environment import commit, package_versions
 from spikebench.errors import UserError
 from spikebench.results import RecordError, ResultStore, find_records
 from spikebench.suites.runner import run_suite
+from tests import forkserver
 
 WriteSuite = Callable[..., Path]
 
@@ -320,7 +320,7 @@ class TestInterruption:
             "except KeyboardInterrupt:\n"
             "    sys.exit(42 if interrupts == [signal.SIGTERM] else 1)\n"
         )
-        assert subprocess.run([sys.executable, "-c", code]).returncode == 42
+        assert forkserver.run([sys.executable, "-c", code]).returncode == 42
 
 
 class TestSeveralViews:

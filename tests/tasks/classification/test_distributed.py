@@ -16,7 +16,7 @@ from spikebench_tasks.classification.data import EpochShuffle
 from spikebench_tasks.classification.devices import on_devices
 from spikebench_tasks.classification.task import ClassificationTask
 from tests.tasks.small import CONFIGS
-from tests.tasks.torchrun import run_python
+from tests.torchrun import run_python
 
 WORKER = Path(__file__).with_name("worker.py")
 IMAGES, EPOCHS = 46, 2

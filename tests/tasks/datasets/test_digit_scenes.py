@@ -28,6 +28,7 @@ from spikebench_tasks.datasets.digit_scenes import (
     ensure_digit_scenes,
 )
 from spikebench_tasks.datasets.digits import Glyphs, load_glyphs
+from tests import forkserver
 
 SPLITS = ("train", "test")
 
@@ -303,7 +304,7 @@ class TestTwoAtOnce:
             "print(d.ensure_digit_scenes(Path(sys.argv[1])))"
         )
         both = [
-            subprocess.Popen(
+            forkserver.Popen(
                 [sys.executable, "-c", code, str(tmp_path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +51,23 @@ def config_of(task: str, views: list[dict[str, Any]] | None, **changes: Any) -> 
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("augmented")
+def scored(tmp_path_factory: pytest.TempPathFactory):
+    """A run of a task, its evaluation and its probe, each made once; a task is trained once."""
+    folder = tmp_path_factory.mktemp("augmented")
 
+    @functools.cache
+    def trained(task: str) -> Path:
+        return loop.train(tiny_run(folder / task, task, config_of(task, None)))
 
-@pytest.fixture
-def scored(folder: Path):
-    """A run of a task, its evaluation and its probe; each task is trained once."""
+    @functools.cache
+    def scored(task: str, described: str, changes: str) -> Any:
+        checkpoint = trained(task)
+        config = config_of(task, json.loads(described), **json.loads(changes))
+        run = tiny_run(folder / f"{task}-{len(list(folder.iterdir()))}", task, config)
+        return run, loop.evaluate(run, checkpoint), loop.probe(run, checkpoint)
 
     def score(task: str, views: list[dict[str, Any]] | None, **changes: Any):
-        plain = tiny_run(folder / task, task, config_of(task, None))
-        checkpoint = plain.folder / "epoch_1.pth"
-        if not checkpoint.exists():
-            loop.train(plain)
-        name = f"{task}-{len(list(folder.iterdir()))}"
-        run = tiny_run(folder / name, task, config_of(task, views, **changes))
-        return run, loop.evaluate(run, checkpoint), loop.probe(run, checkpoint)
+        return scored(task, json.dumps(views), json.dumps(changes))
 
     return score
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from spikebench.results import find_records
 from spikebench.task import Run
 from spikebench_tasks.openmmlab import loop
 from tests.tasks.openmmlab.tiny import ROOT, tiny_config, tiny_run
-from tests.tasks.torchrun import run_python
+from tests.torchrun import run_python
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("data_root")]
 
@@ -119,25 +118,27 @@ def test_two_processes_train_and_score_a_detector(tmp_path: Path):
     assert len(curve(run)) == 4  # 6 images in batches of 2 for each of 2 processes, twice
     content = torch.load(tmp_path / "epoch_2.pth", weights_only=True)
     assert content["meta"]["processes"] == 2
-    alone = subprocess.run(
-        [sys.executable, str(WORKER), str(tmp_path / "order.pkl")],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    alone = run_python(WORKER, tmp_path / "order.pkl", processes=1, check=False)
     assert "epoch_2.pth is of 2 processes, and there are 1; start 2, or delete" in alone.stderr
 
 
 def test_the_command_does_a_suite_in_two_processes(tmp_path: Path):
+    """Torchrun itself starts them: `run_python` does but what it does."""
     (tmp_path / "tiny.json").write_text(json.dumps(tiny_config("segmentation")))
     suite = tmp_path / "suite.yaml"
     suite.write_text(
         "name: two\nbackbones: [meta_spikeformer_nano]\nprofile_images: 3\n"
         "tasks: [{task: segmentation, config: tiny.json}]\n"
     )
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = ["run", str(suite), "--work-dir", str(tmp_path / "work"), "--limit", "5"]
-    done = run_python("-m", "spikebench", *arguments, processes=2)
+    done = subprocess.run(
+        [sys.executable, *torchrun, "-m", "spikebench", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
     ((_, record),) = find_records(tmp_path / "work")
     assert record.status == "finished"
     assert record.device.startswith("2 x ")
