@@ -49,7 +49,7 @@ def folded(conv: nn.Module, norm: nn.Module) -> nn.Module:
     return fuse_conv_bn_eval(exact(conv), exact(norm)).to(dtype)
 
 
-def dense(*convs: nn.Conv2d) -> nn.Conv2d:
+def dense(*convs: nn.Module) -> nn.Conv2d:
     """One convolution for a depthwise and a pointwise one, or for a pointwise one and these two.
 
     Only the last one may have a bias.
@@ -65,7 +65,7 @@ def dense(*convs: nn.Conv2d) -> nn.Conv2d:
         nn.Conv2d, weight.shape[1], weight.shape[0], weight.shape[2:], padding=depthwise.padding
     )
     fused.weight, fused.bias = frozen(weight), last.bias
-    return fused.to(convs[0].weight.dtype)
+    return fused.to(next(convs[0].parameters()).dtype)
 
 
 def exact(layer: nn.Module) -> Any:

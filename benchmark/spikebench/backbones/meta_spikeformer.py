@@ -299,14 +299,20 @@ class MetaSpikeformer(nn.Module):
         self.time_steps = time_steps
         make_neuron = neuron_factory(neuron, time_steps)
         shortcut_type = _choose("shortcut", shortcut, SHORTCUTS)
-        make_attention = partial(
+        make_attention: Factory = partial(
             _choose("attention", attention, ATTENTIONS),
             num_heads=num_heads,
             conv=_choose("attention_conv", attention_conv, ATTENTION_CONVS),
         )
-        shared = {"neuron": make_neuron, "shortcut": shortcut_type, "mlp_ratio": mlp_ratio}
-        conv_block = partial(ConvBlock, sep_conv=sep_conv, channel_conv=channel_conv, **shared)
-        transformer_block = partial(TransformerBlock, attention=make_attention, **shared)
+        shared: dict[str, Any] = {
+            "neuron": make_neuron,
+            "shortcut": shortcut_type,
+            "mlp_ratio": mlp_ratio,
+        }
+        conv_block: Factory = partial(
+            ConvBlock, sep_conv=sep_conv, channel_conv=channel_conv, **shared
+        )
+        transformer_block: Factory = partial(TransformerBlock, attention=make_attention, **shared)
         rates = iter(drop_path * i / (sum(depths) - 1) for i in range(sum(depths)))
         dims = (in_channels, embed_dims[0] // 2, *embed_dims)
         stages = []
@@ -317,7 +323,7 @@ class MetaSpikeformer(nn.Module):
             block = conv_block if index < 3 else transformer_block
             join = partial(shortcut_type, make_neuron)
             # nothing but heads reads the last stage: no neuron there
-            end = MembraneShortcut if last else partial(_end_of_stage, join)
+            end: Factory = MembraneShortcut if last else partial(_end_of_stage, join)
             blocks = [
                 block(dim, last=end if i == depth - 1 else join, drop_path=next(rates))
                 for i in range(depth)

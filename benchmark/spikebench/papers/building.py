@@ -124,7 +124,9 @@ def _classifier(build: ClassifierBuild, time_steps: int, state: State | None) ->
             )
         if state is not None:
             load_weights(model, state)
-        return model if build.deploy is None else deploy(model, **build.deploy)
+        if build.deploy is None:
+            return model
+        return deploy(model, build.deploy.fold_norms, build.deploy.fuse)
     except (TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise

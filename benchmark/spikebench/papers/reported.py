@@ -75,6 +75,13 @@ class _Build(_Keys):
         return False
 
 
+class DeployArguments(_Keys):
+    """The arguments of `spikebench.inference.deploy.deploy`, apart from the model."""
+
+    fold_norms: bool = True
+    fuse: bool | list[str] = False
+
+
 class ClassifierBuild(_Build):
     """A registered backbone with a classifier.
 
@@ -83,15 +90,15 @@ class ClassifierBuild(_Build):
         arguments: of the backbone, without `time_steps`.
         num_classes: None builds the backbone alone.
         distillation: whether there is a second head that learns from a teacher.
-        deploy: arguments of `spikebench.inference.deploy.deploy`, for a row that is about a fused
-            form; None measures the model as coded, and its deploy forms beside it.
+        deploy: makes the form that the row is about; None measures the model as coded, and its
+            deploy forms beside it.
     """
 
     backbone: str
     arguments: dict[str, Any] = Field(default_factory=dict)
     num_classes: int | None = Field(ge=1)
     distillation: bool = False
-    deploy: dict[str, bool | list[str]] | None = None
+    deploy: DeployArguments | None = None
 
     @property
     def fused(self) -> bool:

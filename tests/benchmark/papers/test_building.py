@@ -51,7 +51,7 @@ class TestSubjects:
             ({"backbone": "meta_spikeformer_nan", "num_classes": 5}, "meta_spikeformer_nano"),
             ({**BUILD, "arguments": {"embed_dim": 3}}, "'embed_dim'"),
             ({**BUILD, "arguments": {"embed_dims": [8]}}, "4"),
-            ({**BUILD, "deploy": {"fuse_rep": True}}, "'fuse_rep'"),
+            ({**BUILD, "deploy": {"fuse": ["RepConf"]}}, "RepConf"),
             ({"task": "segment", "config": "a.py", "backbone": "b"}, "'segmentation'"),
         ],
     )
@@ -59,6 +59,10 @@ class TestSubjects:
         table = write_table(row("a", build=build))
         with pytest.raises(UserError, match=message):
             build_model(table, table.rows[0], 1)
+
+    def test_an_unknown_argument_of_deploy_is_refused_with_its_table(self, write_table):
+        with pytest.raises(UserError, match="'fuse_rep'"):
+            write_table(row("a", build={**BUILD, "deploy": {"fuse_rep": True}}))
 
     def test_an_unknown_model_of_timm_is_named(self, write_table):
         table = write_table(row("a", spiking=False, build={"timm": "resnet19"}))
