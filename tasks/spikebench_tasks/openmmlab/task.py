@@ -50,7 +50,11 @@ testing is that of `tools/test.py --tta`."""
 class OpenMMLabTask(BaseTask):
     """Trains, scores and probes with MMEngine's Runner, imported when first needed."""
 
-    packages = ("mmengine", "mmcv-lite|mmcv", "opencv-python-headless|opencv-python")
+    packages: tuple[str, ...] = (
+        "mmengine",
+        "mmcv-lite|mmcv",
+        "opencv-python-headless|opencv-python",
+    )
 
     def resolve(
         self,
