@@ -1,7 +1,8 @@
-"""Classification of what event cameras recorded."""
+"""The bases of data sets that event cameras recorded."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from torchvision.transforms import v2
 
 from spikebench.registry import unknown_name
 from spikebench.task import ConfigError, MissingDataError
-from spikebench_tasks.classification.data import DataModule
+from spikebench_tasks.classification.datamodule import DataModule
+from spikebench_tasks.classification.folders import require_classes
 from spikebench_tasks.datasets import DatasetError, Split
 from spikebench_tasks.datasets.events import (
     frames_by_count,
@@ -23,9 +25,12 @@ from spikebench_tasks.datasets.events import (
     voxel_grid,
 )
 from spikebench_tasks.datasets.events.cache import cached_frames
-from spikebench_tasks.datasets.published import Published, evenly_spread
+from spikebench_tasks.datasets.events.readers import SUFFIXES
+from spikebench_tasks.datasets.published import evenly_spread
 
 _FRAMES = {"count": frames_by_count, "time": frames_by_time, "voxel": voxel_grid}
+
+_TESTED_SHARE = 10  # without a split of its own, one recording in so many is tested
 
 
 class Recording(NamedTuple):
@@ -155,9 +160,9 @@ class EventsDataModule(DataModule):
         augment: of training frames: `roll`, pixels; `flip`, the probability; `cutout`, the
             probability.
         limit: use only so many recordings of each split, spread evenly over the classes.
+        data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
     """
 
-    published: Published
     camera: tuple[int, int]
     time_steps: int
     train: Subset
@@ -174,8 +179,9 @@ class EventsDataModule(DataModule):
         augment: Mapping[str, Any] | None = None,
         limit: int | None = None,
         per_frame: int | None = None,
+        data_root: Path | None = None,
     ) -> None:
-        super().__init__(num_classes, image_size, batch_size, num_workers, limit)
+        super().__init__(num_classes, image_size, batch_size, num_workers, limit, data_root)
         self.time_steps = time_steps
         self.frames = frames
         self.per_frame = per_frame
@@ -213,7 +219,7 @@ class EventsDataModule(DataModule):
             for label in range(self.num_classes):
                 if label not in found:
                     raise DatasetError(
-                        f"{self.published.folder.absolute()} has no recording of class {label} in "
+                        f"{self.folder.absolute()} has no recording of class {label} in "
                         f"the {split} split; expected some of each of the {self.num_classes} "
                         f"(data.num_classes); {self.published.remedy}"
                     )
@@ -253,3 +259,51 @@ class EventsDataModule(DataModule):
             self.per_frame,
         )
         return Subset(data, evenly_spread(len(data), self.limit))
+
+
+class ClassFoldersDataModule(EventsDataModule):
+    """A folder a class, below a folder a split where the data set has splits.
+
+    Of one that has none, the last tenth of each class is tested, in the order of the numbers in
+    the names of its files.
+    """
+
+    splits: Mapping[Split, str] | None = None
+
+    def require(self, training: bool) -> None:
+        super().require(training)
+        if training and self.splits:
+            train, test = (self.folder / self.splits[each] for each in ("train", "test"))
+            require_classes(self.published, train, self.num_classes, SUFFIXES, like=test)
+
+    def recordings(self, split: Split) -> list[Recording]:
+        return [
+            Recording(path, label)
+            for label, folder in enumerate(self._folders(split))
+            for path in self._of_split(sorted(recording_files(folder), key=_natural), split)
+        ]
+
+    def class_names(self) -> list[str]:
+        return [folder.name for folder in self._folders("test")]
+
+    def _folders(self, split: Split) -> list[Path]:
+        below = self.folder / (self.splits[split] if self.splits else "")
+        return require_classes(self.published, below, self.num_classes, SUFFIXES)
+
+    def _of_split(self, files: list[Path], split: Split) -> list[Path]:
+        if self.splits:
+            return files
+        trained = len(files) - max(1, len(files) // _TESTED_SHARE)
+        return files[:trained] if split == "train" else files[trained:]
+
+
+def recording_files(folder: Path) -> list[Path]:
+    """Return the recordings in a folder, hidden files aside."""
+    shown = (path for path in folder.iterdir() if path.name[0] != ".")
+    return [path for path in shown if path.suffix.lower() in SUFFIXES]
+
+
+def _natural(path: Path) -> list[tuple[str, int]]:
+    """A key by which cat_2 comes before cat_10."""
+    parts = re.findall(r"([^0-9]*)([0-9]*)", path.name)
+    return [(text, int(number or -1)) for text, number in parts]

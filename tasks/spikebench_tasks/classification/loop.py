@@ -31,6 +31,7 @@ from spikebench.files import replacing
 from spikebench.progress import Progress
 from spikebench.registry import unknown_name
 from spikebench.results import BackboneInfo, DatasetInfo
+from spikebench.seeding import derived_seed, seed_everything
 from spikebench.task import ConfigError, Evaluation, Probe, Run
 from spikebench.weights.loading import (
     WeightsError,
@@ -40,8 +41,8 @@ from spikebench.weights.loading import (
     read_weights,
 )
 from spikebench_tasks.checkpoints import latest_checkpoint, resumable_checkpoint
-from spikebench_tasks.classification.data import DataModule, derived_seed
-from spikebench_tasks.classification.data_modules import build_data_module
+from spikebench_tasks.classification.datamodule import DataModule
+from spikebench_tasks.classification.datasets import build_data_module
 from spikebench_tasks.classification.devices import on_devices
 from spikebench_tasks.classification.module import ClassificationModule
 from spikebench_tasks.classification.pictures import confusion_figure
@@ -244,8 +245,8 @@ def _build(
     run: Run, training: bool = False, checkpoint: Path | None = None
 ) -> tuple[ClassificationModule, DataModule]:
     """Module and data of a run; with a checkpoint, as many heads as it has, and its weights."""
-    L.seed_everything(run.seed, workers=True, verbose=False)
-    data = build_data_module(limit=run.limit, **run.config["data"])
+    seed_everything(run.seed)
+    data = build_data_module(limit=run.limit, data_root=run.data_root, **run.config["data"])
     described = dict(run.config["model"])
     steps = described.get("time_steps", 1)
     if data.time_steps not in (None, steps):
@@ -332,8 +333,7 @@ class _SeedEpochs(Callback):
         self._seed = seed
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        seed = derived_seed(self._seed, trainer.current_epoch, trainer.global_rank)
-        L.seed_everything(seed, verbose=False)
+        seed_everything(derived_seed(self._seed, trainer.current_epoch, trainer.global_rank))
 
 
 class _StopAtNaN(Callback):

@@ -64,7 +64,7 @@ class ClassificationModule(L.LightningModule):
         With a data module, in any Trainer:
 
         >>> import lightning as L
-        >>> from spikebench_tasks.classification.data import DigitsDataModule
+        >>> from spikebench_tasks.classification.datasets.digits import DigitsDataModule
         >>> trainer = L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False,
         ...                     enable_progress_bar=False, enable_model_summary=False)
         >>> trainer.fit(module, DigitsDataModule(limit=64))

@@ -1,4 +1,4 @@
-"""Data sets of small images: CIFAR-10, CIFAR-100 and Tiny-ImageNet."""
+"""The base of data sets whose images are too small to crop parts of random size from."""
 
 from __future__ import annotations
 
@@ -9,25 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from timm.data import create_transform
 from timm.data.transforms import MaybeToTensor
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import datasets
-from torchvision.datasets.utils import check_integrity
 from torchvision.transforms import RandomHorizontalFlip, v2
 
 from spikebench.task import MissingDataError
-from spikebench_tasks.classification.data import DataModule, read_image, require_classes
+from spikebench_tasks.classification.datamodule import DataModule
+from spikebench_tasks.classification.folders import read_image
 from spikebench_tasks.datasets import DatasetError, Split
-from spikebench_tasks.datasets.published import (
-    CIFAR10,
-    CIFAR100,
-    TINY_IMAGENET,
-    Published,
-    evenly_spread,
-)
+from spikebench_tasks.datasets.published import evenly_spread
 
 
 class SmallImagesDataModule(DataModule):
@@ -45,17 +39,17 @@ class SmallImagesDataModule(DataModule):
         augment: what timm's `create_transform` does to training images besides: auto_augment,
             re_prob, color_jitter, ...
         limit: use only so many images of each split, spread evenly over them.
+        data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
 
     Attributes:
         side: pixels each side of the files.
     """
 
-    published: Published
     side: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    train: _Images
-    test: _Images
+    train: SmallImages
+    test: SmallImages
 
     def __init__(
         self,
@@ -66,8 +60,10 @@ class SmallImagesDataModule(DataModule):
         padding: int = 4,
         augment: Mapping[str, Any] | None = None,
         limit: int | None = None,
+        data_root: Path | None = None,
     ) -> None:
-        super().__init__(num_classes, image_size or self.side, batch_size, num_workers, limit)
+        size = image_size or self.side
+        super().__init__(num_classes, size, batch_size, num_workers, limit, data_root)
         self.padding = padding
         self.augment = {"color_jitter": None, **(augment or {})}
 
@@ -89,7 +85,7 @@ class SmallImagesDataModule(DataModule):
         except (FileNotFoundError, MissingDataError):
             return None
 
-    def images(self, split: Split) -> _Images:
+    def images(self, split: Split) -> SmallImages:
         """The images of a split."""
         raise NotImplementedError
 
@@ -98,7 +94,7 @@ class SmallImagesDataModule(DataModule):
         finish = self._finish_train if training else self._finish_test
         return super()._loader(dataset, collate_fn=finish, **options)
 
-    def _limited(self, split: Split) -> _Images:
+    def _limited(self, split: Split) -> SmallImages:
         images = self.images(split)
         images.samples = [images.samples[at] for at in evenly_spread(len(images), self.limit)]
         return images
@@ -134,7 +130,7 @@ class SmallImagesDataModule(DataModule):
         return self.image_size == self.side
 
 
-class _Images(Dataset[tuple[np.ndarray, int]]):
+class SmallImages(Dataset[tuple[np.ndarray, int]]):
     """Images `(H, W, 3)` of 8 bits, or their files, each with its class.
 
     Args:
@@ -224,143 +220,7 @@ def _parted(steps: Sequence[Any], padding: int = 0) -> tuple[v2.Compose | None, 
     return v2.Compose(each) if each else None, finish
 
 
-class CIFARDataModule(SmallImagesDataModule):
-    """The official files of a CIFAR where they are there, else folders `train` and `test`.
-
-    These hold a folder a class. Arguments as in `SmallImagesDataModule`.
-    """
-
-    side = 32
-    official: type[datasets.CIFAR10]
-
-    @property
-    def is_official(self) -> bool:
-        """Whether the official files are there."""
-        return (self.published.folder / self.official.base_folder).is_dir()
-
-    @property
-    def title(self) -> str:
-        """Images in folders may be others than the official ones, such as compressed ones."""
-        return self.name if self.is_official else f"{self.name}_folders"
-
-    def require(self, training: bool) -> None:
-        """Look at the official files, or at the folders of the classes.
-
-        Raises:
-            MissingDataError: a file or folder is not there, or a folder is empty.
-            DatasetError: an official file is not what it should be, or there are more or fewer
-                class folders than `num_classes`.
-        """
-        splits: list[Split] = ["train", "test"] if training else ["test"]
-        if not self.is_official:
-            folders = [self.published.folder / split for split in splits]
-            self.published.require(*folders)
-            for each in reversed(folders):
-                require_classes(self.published, each, self.num_classes, like=folders[-1])
-            return
-        folder = self.published.folder / self.official.base_folder
-        named = {"train": self.official.train_list, "test": self.official.test_list}
-        meta = (self.official.meta["filename"], self.official.meta["md5"])
-        for name, md5 in [meta, *(each for split in splits for each in named[split])]:
-            self.published.require(folder / name)
-            if not check_integrity(str(folder / name), md5):
-                raise DatasetError(
-                    f"{(folder / name).absolute()} is not the official file, whose MD5 is {md5}; "
-                    f"{self.published.remedy}"
-                )
-
-    def setup(self, stage: str | None = None) -> None:
-        super().setup(stage)
-        for images in (self.train, self.test) if stage in (None, "fit") else (self.test,):
-            images.hold()
-
-    def images(self, split: Split) -> _Images:
-        folder = self.published.folder
-        if not self.is_official:
-            return _in_folders(folder / split, self.side)
-        official = self.official(str(folder), train=split == "train")
-        return _Images(
-            zip(official.data, official.targets, strict=True), official.classes, self.side
-        )
-
-
-class CIFAR10DataModule(CIFARDataModule):
-    """CIFAR-10 (Krizhevsky, 2009). Arguments as in `SmallImagesDataModule`."""
-
-    name = "cifar10"
-    published = CIFAR10
-    official = datasets.CIFAR10
-    mean = (0.4914, 0.4822, 0.4465)
-    std = (0.2470, 0.2435, 0.2616)
-    num_classes = 10
-
-
-class CIFAR100DataModule(CIFARDataModule):
-    """CIFAR-100 (Krizhevsky, 2009). Arguments as in `SmallImagesDataModule`."""
-
-    name = "cifar100"
-    published = CIFAR100
-    official = datasets.CIFAR100
-    mean = (0.5071, 0.4865, 0.4409)
-    std = (0.2673, 0.2564, 0.2762)
-    num_classes = 100
-
-
-class TinyImageNetDataModule(SmallImagesDataModule):
-    """Tiny-ImageNet: 200 classes of ImageNet at 64x64, 500 images each, and 50 to test on.
-
-    From `tiny-imagenet-200`, as it is unpacked: `val/val_annotations.txt` names the classes of what
-    is tested. Arguments as in `SmallImagesDataModule`.
-    """
-
-    name = "tiny_imagenet"
-    test_split = "val"
-    published = TINY_IMAGENET
-    side = 64
-    mean = IMAGENET_DEFAULT_MEAN
-    std = IMAGENET_DEFAULT_STD
-    num_classes = 200
-
-    def require(self, training: bool) -> None:
-        """Look at the folders of the classes, and at what names those of the tested images.
-
-        Raises:
-            MissingDataError: a file or folder is not there, or is empty.
-            DatasetError: there are more or fewer classes than `num_classes`, or the file of
-                annotations names others.
-        """
-        self._classes()
-        self.published.require(self.published.folder / "val" / "images")
-        self._annotated()
-
-    def images(self, split: Split) -> _Images:
-        if split == "train":
-            return _in_folders(self.published.folder / "train", self.side)
-        return _Images(self._annotated(), self._classes(), self.side)
-
-    def _classes(self) -> list[str]:
-        folder = self.published.folder / "train"
-        return [each.name for each in require_classes(self.published, folder, self.num_classes)]
-
-    def _annotated(self) -> list[tuple[Path, int]]:
-        """The tested images, each with its class."""
-        file = self.published.folder / "val" / "val_annotations.txt"
-        self.published.require(file)
-        labels = {name: label for label, name in enumerate(self._classes())}
-        found = []
-        for number, line in enumerate(file.read_text().splitlines(), 1):
-            image, _, rest = line.partition("\t")
-            wanted = rest.partition("\t")[0]
-            if wanted not in labels:
-                raise DatasetError(
-                    f"{file}, line {number}: class {wanted!r}; expected one of the "
-                    f"{len(labels)} folders of {self.published.folder / 'train'}"
-                )
-            found.append((file.with_name("images") / image, labels[wanted]))
-        self.published.require(*(path for path, _ in found))
-        return found
-
-
-def _in_folders(folder: Path, side: int) -> _Images:
+def in_folders(folder: Path, side: int) -> SmallImages:
+    """Return the images of one folder per class, in the order of the classes' names."""
     found = datasets.ImageFolder(str(folder))
-    return _Images(((Path(file), label) for file, label in found.samples), found.classes, side)
+    return SmallImages(((Path(file), label) for file, label in found.samples), found.classes, side)

@@ -17,7 +17,7 @@ from spikebench.registry import UnknownNameError
 from spikebench.report import write_report
 from spikebench.results import Record, find_records
 from spikebench.task import ConfigError
-from spikebench_tasks.classification.data import DigitsDataModule
+from spikebench_tasks.classification.datasets.digits import DigitsDataModule
 
 DIGITS = Path(__file__).parents[3] / "configs" / "classification" / "digits.py"
 NANO, LIMIT = "meta_spikeformer_nano", 40

@@ -252,7 +252,7 @@ class TestScores:
 
 
 def _correct(model: torch.nn.Module, count: int) -> int:
-    from spikebench_tasks.classification.data import Digits
+    from spikebench_tasks.classification.datasets.digits import Digits
 
     pairs = [Digits("test", 32, limit=count)[index] for index in range(count)]
     with torch.no_grad():

@@ -12,8 +12,8 @@ import pytest
 
 from spikebench.registry import UnknownNameError
 from spikebench.task import ConfigError, Run
-from spikebench_tasks.classification.data import EpochShuffle
 from spikebench_tasks.classification.devices import on_devices
+from spikebench_tasks.classification.samplers import EpochShuffle
 from spikebench_tasks.classification.task import ClassificationTask
 from tests.tasks.small import CONFIGS
 from tests.torchrun import run_python

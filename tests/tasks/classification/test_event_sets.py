@@ -9,7 +9,7 @@ import pytest
 
 from spikebench.task import MissingDataError
 from spikebench_tasks.classification import events as module
-from spikebench_tasks.classification.data_modules import build_data_module
+from spikebench_tasks.classification.datasets import build_data_module
 from spikebench_tasks.classification.events import EventsDataModule
 from spikebench_tasks.datasets import DatasetError
 from spikebench_tasks.datasets.events import EventFileError, Events, read_events

@@ -16,7 +16,7 @@ from spikebench import profile_operations
 from spikebench.registry import UnknownNameError
 from spikebench.task import ConfigError, MissingDataError, Run
 from spikebench_tasks.classification import loop
-from spikebench_tasks.classification.event_sets import NMNISTDataModule
+from spikebench_tasks.classification.datasets.nmnist import NMNISTDataModule
 from spikebench_tasks.classification.events import EventFrames, RandomRoll
 from spikebench_tasks.classification.task import ClassificationTask
 from spikebench_tasks.datasets import DatasetError

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from spikebench import build_classifier, profile_operations
 from spikebench.errors import UserError
 from spikebench.task import ConfigError, MissingDataError, Run
-from spikebench_tasks.classification.data import DataModule, ImageNetDataModule
-from spikebench_tasks.classification.data_modules import build_data_module
+from spikebench_tasks.classification.datamodule import DataModule
+from spikebench_tasks.classification.datasets import build_data_module
+from spikebench_tasks.classification.datasets.imagenet import ImageNetDataModule
 from spikebench_tasks.classification.module import ClassificationModule
 from spikebench_tasks.classification.task import ClassificationTask
 from spikebench_tasks.datasets import DatasetError

@@ -22,7 +22,7 @@ from spikebench.task import ConfigError, Run
 from spikebench.weights.loading import WeightsError
 from spikebench_tasks.checkpoints import latest_checkpoint
 from spikebench_tasks.classification import loop
-from spikebench_tasks.classification.data import Digits
+from spikebench_tasks.classification.datasets.digits import Digits
 from spikebench_tasks.classification.module import ClassificationModule
 from spikebench_tasks.classification.task import ClassificationTask
 

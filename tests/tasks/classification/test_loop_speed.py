@@ -15,7 +15,7 @@ from PIL import Image
 
 from spikebench.task import Run
 from spikebench_tasks.classification import loop
-from spikebench_tasks.classification.data_modules import build_data_module
+from spikebench_tasks.classification.datasets import build_data_module
 from spikebench_tasks.classification.module import ClassificationModule
 from spikebench_tasks.classification.task import ClassificationTask
 from tests.tasks.small import CONFIGS, NANO

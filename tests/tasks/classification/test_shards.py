@@ -12,8 +12,7 @@ from PIL import Image
 
 from spikebench.errors import UserError
 from spikebench.task import MissingDataError
-from spikebench_tasks.classification import shards
-from spikebench_tasks.classification.shards import ImageNetShardsDataModule
+from spikebench_tasks.classification.datasets.imagenet_shards import ImageNetShardsDataModule
 from spikebench_tasks.datasets import DatasetError
 
 pytest.importorskip("webdataset", reason="pip install 'spikebench[shards]'")
@@ -163,6 +162,6 @@ class TestBadInput:
             built(batch_size=25).train_dataloader()
 
     def test_without_the_package(self, root: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(shards.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(UserError, match=r"pip install 'spikebench\[shards\]'"):
             built()

@@ -20,8 +20,8 @@ from torchvision.transforms import v2
 from spikebench import build_classifier
 from spikebench.task import MissingDataError, Run
 from spikebench_tasks.classification import loop
-from spikebench_tasks.classification.data_modules import build_data_module
-from spikebench_tasks.classification.small_images import (
+from spikebench_tasks.classification.datasets import build_data_module
+from spikebench_tasks.classification.datasets.cifar import (
     CIFAR10DataModule,
     CIFAR100DataModule,
     CIFARDataModule,
@@ -92,7 +92,7 @@ def test_official_files_are_read(official: type[CIFARDataModule]):
     images, labels = next(iter(data.train_dataloader()))
     assert images.shape == (5, 3, 32, 32)
     images, labels = next(iter(data.test_dataloader()))
-    read = official.official(str(official.published.folder), train=False)
+    read = official.official(str(official().folder), train=False)
     assert labels.tolist() == read.targets[:5]
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (official.mean, official.std))
     pixels = torch.from_numpy(read.data[0]).permute(2, 0, 1) / 255
@@ -173,14 +173,14 @@ class TestBadData:
 
     def test_an_official_file_that_is_missing(self, official: type[CIFARDataModule]):
         name, _ = official.official.train_list[0]
-        (official.published.folder / official.official.base_folder / name).unlink()
+        (official().folder / official.official.base_folder / name).unlink()
         build_data_module(official.name, limit=None).require(training=False)
         with pytest.raises(MissingDataError, match=f"{name} is not there"):
             build_data_module(official.name, limit=None).require(training=True)
 
     def test_an_official_file_that_is_cut_off(self, official: type[CIFARDataModule]):
         name, md5 = official.official.test_list[0]
-        path = official.published.folder / official.official.base_folder / name
+        path = official().folder / official.official.base_folder / name
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(DatasetError, match=f"{path} is not the official .* MD5 is {md5}"):
             build_data_module(official.name, limit=None).require(training=False)

@@ -17,7 +17,8 @@ from spikebench import register_backbone
 from spikebench.backbones import FeatureInfo, to_time_first
 from spikebench.distributed import launched
 from spikebench.neurons import LIF
-from spikebench_tasks.classification import data, loop
+from spikebench_tasks.classification import loop
+from spikebench_tasks.classification.datasets.digits import Digits
 
 
 class WithoutNorms(nn.Module):
@@ -71,14 +72,14 @@ class NoteSteps(Callback):
 def main(order: Path) -> None:
     run = pickle.loads(order.read_bytes())
     seen: list[int] = []
-    read = data.Digits.__getitem__
+    read = Digits.__getitem__
 
-    def noting(self: data.Digits, index: int) -> tuple[Tensor, int]:
+    def noting(self: Digits, index: int) -> tuple[Tensor, int]:
         self.augment = None
         seen.append(index)
         return read(self, index)
 
-    data.Digits.__getitem__ = noting  # type: ignore[method-assign]
+    Digits.__getitem__ = noting  # type: ignore[method-assign]
     note = NoteSteps()
     make = loop._trainer
     loop._trainer = lambda run, callbacks, **options: make(run, [note, *callbacks], **options)

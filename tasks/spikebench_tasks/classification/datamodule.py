@@ -1,0 +1,134 @@
+"""The base of all data modules of classification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from spikebench.files import data_root as default_data_root
+from spikebench_tasks.classification.samplers import EpochShuffle, InOrder, Samples, seed_worker
+from spikebench_tasks.datasets.published import Published
+
+
+class DataModule(L.LightningDataModule):
+    """What a classification needs of a data set: loaders, and what a model is built by.
+
+    A subclass sets `train` and `test` in `setup`; `require` says what is missing on disk before
+    anything is built.
+
+    Args:
+        num_classes: how many classes; None as many as the class says.
+        image_size: pixels each side.
+        batch_size: images a step.
+        num_workers: loader processes.
+        limit: use only so many images of each split.
+        data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
+
+    Attributes:
+        name: as in a configuration.
+        published: what it is and where it comes from, of one that is read from disk.
+        classes: their names, in the order of the labels; known after `setup`.
+        test_split: what the data set calls the split that is scored.
+        time_steps: T of the frames; None of images.
+    """
+
+    name: str
+    published: Published
+    classes: Sequence[str]
+    time_steps: int | None = None
+    test_split: str = "test"
+    train: Samples
+    test: Samples
+
+    num_classes: int
+
+    def __init__(
+        self,
+        num_classes: int | None,
+        image_size: int,
+        batch_size: int,
+        num_workers: int,
+        limit: int | None,
+        data_root: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.data_root = default_data_root(data_root)
+        if num_classes is not None:
+            self.num_classes = num_classes
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.limit = limit
+        self._seed: int | None = None
+
+    def require(self, training: bool) -> None:
+        """Look whether what testing needs, and `training` with it, is there."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the data set is looked for."""
+        return self.published.folder(self.data_root)
+
+    @property
+    def title(self) -> str:
+        """What records call the data set."""
+        return self.name
+
+    @property
+    def train_samples(self) -> int | None:
+        """Images to train on; None where there are none."""
+        return len(self.train)
+
+    def example(self) -> Tensor:
+        """An image of noise, `(1, 3, H, W)`."""
+        return torch.randn(1, 3, self.image_size, self.image_size)
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled images; in a Trainer, by the seed and the epoch alone, so that it can resume.
+
+        Several processes share out each epoch; as many images as they cannot share are left out.
+        """
+        if self.trainer is None:
+            return self._loader(self.train, shuffle=True)
+        order = EpochShuffle(self.train, self.run_seed(), self.trainer.current_epoch, self.share())
+        return self._loader(
+            self.train,
+            sampler=order,
+            worker_init_fn=partial(seed_worker, order),
+            generator=torch.Generator(),  # leaves torch's own, which the model draws from
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """The test split: it shows the course of training, and chooses nothing."""
+        return self.test_dataloader()
+
+    def test_dataloader(self) -> DataLoader:
+        """Images in order; of several processes each has its own, and every image is in one."""
+        return self._loader(self.test, sampler=InOrder(self.test, self.share()))
+
+    def share(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def run_seed(self) -> int:
+        """What every epoch's order follows from: PyTorch's seed when it was first asked for.
+
+        Of several processes it is the first one's.
+        """
+        if self._seed is None:
+            self._seed = torch.initial_seed() % 2**32
+            if self.trainer is not None:
+                self._seed = self.trainer.strategy.broadcast(self._seed)
+        return self._seed
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader:
+        return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, **options)

@@ -1,0 +1,36 @@
+"""The data sets of classification: one file each, found by its place in this folder.
+
+Another package adds one by registering a `DataModule` in `spikebench.registry.DATASETS`, through
+the entry-point group `spikebench.datasets`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from spikebench.registry import DATASETS
+from spikebench_tasks.classification.datamodule import DataModule
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+
+def build_data_module(
+    name: str, limit: int | None = None, data_root: Path | None = None, **options: Any
+) -> DataModule:
+    """Build the data module of a data set by name; nothing is read from disk yet.
+
+    Args:
+        name: as registered.
+        limit: use only so many images of each split.
+        data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
+        **options: further arguments of the data module.
+
+    Raises:
+        UnknownNameError: there is no such data set.
+        ConfigError: the data module has no such argument.
+    """
+    return DATASETS.get(name)(limit=limit, data_root=data_root, **options)
