@@ -6,7 +6,7 @@ model = dict(
     label_smoothing=0.1,
     warmup=0.05,
     min_lr=1e-6,
-    optimizer=dict(opt="lamb", lr=2.4e-3, weight_decay=0.05, trust_clip=True),
+    optimizer=dict(opt="lamb", lr=2.4e-3, weight_decay=0.05, options=dict(trust_clip=True)),
 )
 data = dict(
     name="imagenet",

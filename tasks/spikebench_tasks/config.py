@@ -34,6 +34,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise ConfigError(f"no such configuration: {path}")
+
     try:
         with _stock_files_by_path():
             read = Config.fromfile(path, import_custom_modules=False)

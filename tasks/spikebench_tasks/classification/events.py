@@ -17,6 +17,7 @@ from spikebench.registry import unknown_name
 from spikebench.task import ConfigError, MissingDataError
 from spikebench_tasks.classification.datamodule import DataModule
 from spikebench_tasks.classification.folders import require_classes
+from spikebench_tasks.classification.options import EventAugmentation, typed
 from spikebench_tasks.datasets import DatasetError, Split
 from spikebench_tasks.datasets.events import (
     frames_by_count,
@@ -157,8 +158,7 @@ class EventsDataModule(DataModule):
         image_size: pixels each side.
         batch_size: recordings a step.
         num_workers: loader processes.
-        augment: of training frames: `roll`, pixels; `flip`, the probability; `cutout`, the
-            probability.
+        augment: what happens to training frames; a dictionary of its fields, too.
         limit: use only so many recordings of each split, spread evenly over the classes.
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
     """
@@ -176,7 +176,7 @@ class EventsDataModule(DataModule):
         image_size: int = 32,
         batch_size: int = 32,
         num_workers: int = 0,
-        augment: Mapping[str, Any] | None = None,
+        augment: EventAugmentation | None = None,
         limit: int | None = None,
         per_frame: int | None = None,
         data_root: Path | None = None,
@@ -185,9 +185,7 @@ class EventsDataModule(DataModule):
         self.time_steps = time_steps
         self.frames = frames
         self.per_frame = per_frame
-        self.augment = dict(augment or {})
-        if unknown := self.augment.keys() - {"roll", "flip", "cutout"}:
-            raise unknown_name("data.augment", min(unknown), ("roll", "flip", "cutout"))
+        self.augment = typed(EventAugmentation, augment or {}, "data.augment")
 
     def example(self) -> Tensor:
         """Frames of noise, `(1, T, 2, H, W)`."""
@@ -240,12 +238,12 @@ class EventsDataModule(DataModule):
 
     def _augmentation(self) -> torch.nn.Module | None:
         steps: list[torch.nn.Module] = []
-        if self.augment.get("roll"):
-            steps.append(RandomRoll(self.augment["roll"]))
-        if self.augment.get("flip"):
-            steps.append(v2.RandomHorizontalFlip(self.augment["flip"]))
-        if self.augment.get("cutout"):
-            steps.append(v2.RandomErasing(self.augment["cutout"]))
+        if self.augment.roll:
+            steps.append(RandomRoll(self.augment.roll))
+        if self.augment.flip:
+            steps.append(v2.RandomHorizontalFlip(self.augment.flip))
+        if self.augment.cutout:
+            steps.append(v2.RandomErasing(self.augment.cutout))
         return torch.nn.Sequential(*steps) if steps else None
 
     def _frames(self, split: Split, transform: Any = None) -> Subset:

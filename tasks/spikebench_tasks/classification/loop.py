@@ -14,24 +14,15 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-    RichProgressBar,
-)
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from scipy.stats import binomtest
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spikebench.backbones.classifier import Classifier
-from spikebench.files import replacing
-from spikebench.progress import Progress
 from spikebench.registry import unknown_name
 from spikebench.results import BackboneInfo, DatasetInfo
-from spikebench.seeding import derived_seed, seed_everything
+from spikebench.seeding import seed_everything
 from spikebench.task import ConfigError, Evaluation, Probe, Run
 from spikebench.weights.loading import (
     WeightsError,
@@ -41,13 +32,20 @@ from spikebench.weights.loading import (
     read_weights,
 )
 from spikebench_tasks.checkpoints import latest_checkpoint, resumable_checkpoint
+from spikebench_tasks.classification.callbacks import (
+    PlainProgress,
+    ProgressBar,
+    SeedEpochs,
+    StopAtNaN,
+    WholeFiles,
+)
+from spikebench_tasks.classification.confusion import ConfusionMatrix
 from spikebench_tasks.classification.datamodule import DataModule
 from spikebench_tasks.classification.datasets import build_data_module
 from spikebench_tasks.classification.devices import on_devices
 from spikebench_tasks.classification.module import ClassificationModule
-from spikebench_tasks.classification.pictures import confusion_figure
+from spikebench_tasks.classification.options import accepted_arguments, require_known
 from spikebench_tasks.datasets import DatasetError
-from spikebench_tasks.losses import require_finite
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -97,8 +95,8 @@ def train(run: Run) -> Path:
     trainer = _trainer(
         run,
         [
-            _SeedEpochs(run.seed),
-            _StopAtNaN(run.folder),
+            SeedEpochs(run.seed),
+            StopAtNaN(run.folder),
             *([] if averaging is None else [EMAWeightAveraging(**averaging)]),
         ],
     )
@@ -124,9 +122,10 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         WeightsError: the checkpoint is missing, truncated, or of another model.
     """
     module, data = _build(run, checkpoint=checkpoint)
-    trainer = _trainer(run, [], precision="32-true", strategy="auto")
+    confusion = ConfusionMatrix(run.folder / "confusion.png")
+    trainer = _trainer(run, [confusion], precision="32-true", strategy="auto")
     with _errors_in_one_line():
-        (metrics,) = trainer.test(module, data, verbose=False)
+        (logged,) = trainer.test(module, data, verbose=False)
     dataset = DatasetInfo(
         name=data.title,
         split=data.test_split,
@@ -134,38 +133,31 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
         test_samples=len(data.test),
     )
     count = dataset.test_samples
-    counts = module.confusion.compute().cpu()
-    if counts.sum() != count:
+    if confusion.counts.sum() != count:
         raise ConfigError(
-            f"{int(counts.sum())} images of {data.name} were scored; expected {count} "
+            f"{int(confusion.counts.sum())} images of {data.name} were scored; expected {count} "
             "(data.samples)"
         )
-    hits = {name: round(value * count) for name, value in metrics.items() if name != "ece"}
-    intervals = {name: _wilson(hit, count) for name, hit in hits.items()}
-    of_class = counts.diagonal().double() / counts.sum(1)
+    by_time_steps = [_share(logged.pop(name), count) for name in module.metrics_by_time_steps]
+    shares = {name: value for name, value in logged.items() if name != "ece"}
+    of_class = confusion.counts.diagonal().double() / confusion.counts.sum(1)
     per_class = {
         name: value
         for name, value in zip(data.classes, of_class.tolist(), strict=True)
         if not math.isnan(value)
     }
-    if trainer.is_global_zero:
-        _draw_confusion(counts, data.classes, run, trainer.loggers)
-    by_time_steps = [
-        round(float(accuracy.compute()) * count) / count for accuracy in module.top1_by_time_steps
-    ]
     return Evaluation(
-        # torchmetrics divides in single precision
-        {**metrics, **{name: hit / count for name, hit in hits.items()}},
+        {**logged, **{name: _share(value, count) for name, value in shares.items()}},
         dataset,
-        intervals,
+        {name: _wilson(round(value * count), count) for name, value in shares.items()},
         {"top1": per_class},
-        {"top1": by_time_steps} if len(by_time_steps) > 1 and _is_causal(module.model) else {},
+        {"top1": by_time_steps} if by_time_steps else {},
     )
 
 
-def _is_causal(model: Classifier) -> bool:
-    """Whether no time step depends on a later one: no layer says that it is not causal."""
-    return all(getattr(layer, "causal", True) for layer in model.modules())
+def _share(logged: float, count: int) -> float:
+    """The share that an accuracy is, which torchmetrics divides in single precision."""
+    return round(logged * count) / count
 
 
 @contextlib.contextmanager
@@ -190,16 +182,6 @@ def _wilson(hits: int, count: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def _draw_confusion(counts: Tensor, classes: Sequence[str], run: Run, loggers: list[Any]) -> None:
-    """A picture of it in the run's folder, and in TensorBoard."""
-    figure = confusion_figure(counts.numpy(), classes)
-    with replacing(run.folder / "confusion.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure("confusion", figure, close=False)
-
-
 def probe(run: Run, checkpoint: Path) -> Probe:
     """The trained classifier and batches of test images."""
     module, data = _build(run, checkpoint=checkpoint)
@@ -209,11 +191,10 @@ def probe(run: Run, checkpoint: Path) -> Probe:
 
 def sketch(config: Mapping[str, Any]) -> Probe:
     """The untrained classifier, and an image of noise; see `Task.sketch`."""
-    data = build_data_module(limit=None, **config["data"])
+    data = build_data_module(**config["data"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        described = {**config["model"], "teacher": None}
-        module = ClassificationModule(num_classes=data.num_classes, **described)
+        module = _module(config["model"], data)
         image = data.example()
     return _as_probe(module, [image], config)
 
@@ -257,10 +238,15 @@ def _build(
     if checkpoint is not None:
         described["teacher"] = None
         described["distillation"] = head_arguments(checkpoint).get("distillation", False)
-    module = ClassificationModule(num_classes=data.num_classes, **described)
+    module = _module(described, data)
     if checkpoint is not None:
         load_weights(module.model, checkpoint)
     return module, data
+
+
+def _module(described: Mapping[str, Any], data: DataModule) -> ClassificationModule:
+    require_known(described, accepted_arguments(ClassificationModule), "model")
+    return ClassificationModule(num_classes=data.num_classes, **described)
 
 
 def _start_from(model: Classifier, path: str) -> None:
@@ -277,20 +263,22 @@ def _start_from(model: Classifier, path: str) -> None:
 
 def _trainer(run: Run, callbacks: Sequence[Callback], **options: Any) -> L.Trainer:
     loggers = [
-        TensorBoardLogger(run.tensorboard.parent, name=run.tensorboard.name, version=""),
+        TensorBoardLogger(
+            run.tensorboard.parent, name=run.tensorboard.name, version="", default_hp_metric=False
+        ),
         CSVLogger(run.folder, name="csv"),  # a folder a part: it would delete the part before
     ]
     checkpoints = ModelCheckpoint(
         run.folder, filename="{epoch}", enable_version_counter=False, save_on_train_epoch_end=True
     )
-    shows = RichProgressBar() if sys.stderr.isatty() else _PlainProgress(run.title)
+    shows = ProgressBar() if sys.stderr.isatty() else PlainProgress(run.title)
     described = _trainer_options(run.config["trainer"], **options)
     return L.Trainer(
         logger=loggers,
         callbacks=[checkpoints, shows, *callbacks],
-        enable_progress_bar=isinstance(shows, RichProgressBar),
+        enable_progress_bar=isinstance(shows, ProgressBar),
         reload_dataloaders_every_n_epochs=1,  # the first is made before a run knows its epoch
-        plugins=[_WholeFiles(), *described.pop("plugins", ())],
+        plugins=[WholeFiles(), *described.pop("plugins", ())],
         **described,
     )
 
@@ -308,65 +296,3 @@ def _trainer_options(config: Mapping[str, Any], **options: Any) -> dict[str, Any
             )
     shown = {"enable_model_summary": False, "num_sanity_val_steps": 0, "log_every_n_steps": 10}
     return on_devices({**shown, **config, **options})
-
-
-class _WholeFiles(TorchCheckpointIO):
-    """Checkpoints that appear under their name only when they are whole.
-
-    Lightning writes to the temporary folder of the system and moves the file, which is a copy where
-    that folder lies on another disk.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.part")
-        super().save_checkpoint(checkpoint, temporary, storage_options)
-        temporary.replace(path)
-
-
-class _SeedEpochs(Callback):
-    """Begins each epoch with random numbers of its own, so that a resumed run has the same ones."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        seed_everything(derived_seed(self._seed, trainer.current_epoch, trainer.global_rank))
-
-
-class _StopAtNaN(Callback):
-    """Stops before a loss that is no number reaches the weights."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def on_before_backward(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor
-    ) -> None:
-        require_finite(
-            loss,
-            trainer.global_step + 1,
-            trainer.optimizers[0].param_groups[0]["lr"],
-            "lower model.optimizer.lr or set trainer.gradient_clip_val",
-            self._folder,
-        )
-
-
-class _PlainProgress(Callback):
-    """Plain lines where the output is no terminal."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._progress: Progress | None = None
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._progress = Progress(self._title, int(trainer.estimated_stepping_batches))
-        self._progress.start_at(trainer.global_step)
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *batch: Any
-    ) -> None:
-        assert self._progress is not None
-        self._progress.update(trainer.global_step, loss=float(outputs["loss"]))

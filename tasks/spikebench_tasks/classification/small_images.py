@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import create_transform
-from timm.data.transforms import MaybeToTensor
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -20,6 +19,7 @@ from torchvision.transforms import RandomHorizontalFlip, v2
 from spikebench.task import MissingDataError
 from spikebench_tasks.classification.datamodule import DataModule
 from spikebench_tasks.classification.folders import read_image
+from spikebench_tasks.classification.options import Augmentation, typed
 from spikebench_tasks.datasets import DatasetError, Split
 from spikebench_tasks.datasets.published import evenly_spread
 
@@ -36,8 +36,7 @@ class SmallImagesDataModule(DataModule):
         batch_size: images a step.
         num_workers: loader processes.
         padding: pixels by which training images are padded before they are cropped.
-        augment: what timm's `create_transform` does to training images besides: auto_augment,
-            re_prob, color_jitter, ...
+        augment: what happens to training images besides; a dictionary of its fields, too.
         limit: use only so many images of each split, spread evenly over them.
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
 
@@ -58,14 +57,14 @@ class SmallImagesDataModule(DataModule):
         batch_size: int = 128,
         num_workers: int = 2,
         padding: int = 4,
-        augment: Mapping[str, Any] | None = None,
+        augment: Augmentation | None = None,
         limit: int | None = None,
         data_root: Path | None = None,
     ) -> None:
         size = image_size or self.side
         super().__init__(num_classes, size, batch_size, num_workers, limit, data_root)
         self.padding = padding
-        self.augment = {"color_jitter": None, **(augment or {})}
+        self.augment = typed(Augmentation, augment or {}, "data.augment")
 
     def setup(self, stage: str | None = None) -> None:
         training = stage in (None, "fit")
@@ -101,6 +100,8 @@ class SmallImagesDataModule(DataModule):
 
     def _transform(self) -> tuple[v2.Compose | None, _Finish]:
         """What is done to each tested image, and then to a batch of them."""
+        from timm.data import create_transform
+
         transform = create_transform(
             self.image_size,
             crop_pct=1.0,
@@ -112,13 +113,15 @@ class SmallImagesDataModule(DataModule):
 
     def _augmentation(self) -> tuple[v2.Compose | None, _Finish]:
         """What is done to each training image, and then to a batch of them."""
+        from timm.data import create_transform
+
         transform = create_transform(
             self.image_size,
             is_training=True,
             interpolation="bicubic",
             mean=self.mean,
             std=self.std,
-            **self.augment,
+            **asdict(self.augment),
         )
         steps = transform.transforms[1:]  # in place of timm's crop
         if not self._fits:
@@ -213,6 +216,8 @@ class _Finish:
 
 def _parted(steps: Sequence[Any], padding: int = 0) -> tuple[v2.Compose | None, _Finish]:
     """Divide timm's steps where they make tensors, and have batches flipped, not images."""
+    from timm.data.transforms import MaybeToTensor
+
     (middle,) = (at for at, step in enumerate(steps) if isinstance(step, MaybeToTensor))
     flips = [step for step in steps[:middle] if isinstance(step, RandomHorizontalFlip)]
     each = [step for step in steps[:middle] if step not in flips]

@@ -5,61 +5,61 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-import timm
-from timm.layers import to_2tuple
 from torch import nn
 
 from spikebench.backbones import build_classifier
 from spikebench.task import ConfigError
 from spikebench.weights.loading import head_arguments, in_our_layout, load_weights, read_weights
+from spikebench_tasks.classification.options import TeacherConfig, typed
 
-_KEYS = {"timm", "backbone", "time_steps", "arguments", "init_cfg"}
 
-
-def build_teacher(described: Mapping[str, Any], num_classes: int) -> nn.Module:
+def build_teacher(config: TeacherConfig | Mapping[str, Any], num_classes: int) -> nn.Module:
     """Build a teacher, with weights that no longer change.
 
     Args:
-        described: `timm`, the name of a model there, or `backbone`, a registered one, with
-            `time_steps` and `arguments`; and `init_cfg`, whose `checkpoint` is a file of weights.
-            Without a file, timm downloads the weights of the name.
+        config: the teacher; a dictionary of its fields, too.
         num_classes: of the student, whose labels the teacher must give.
 
     Raises:
-        ConfigError: the description is wrong, weights cannot be had, or they are of other classes.
+        UnknownNameError: `config` has an unknown key.
+        ConfigError: `config` is wrong, weights cannot be had, or they are of other classes.
         WeightsError: the file cannot be read, or does not fit.
     """
-    if len({"timm", "backbone"} & described.keys()) != 1 or not described.keys() <= _KEYS:
+    config = typed(TeacherConfig, config, "model.teacher")
+    if (config.timm is None) == (config.backbone is None):
         raise ConfigError(
-            f"model.teacher={dict(described)}; expected either timm or backbone, and besides only "
-            "time_steps, arguments and init_cfg"
+            f"model.teacher: timm={config.timm!r} and backbone={config.backbone!r}; expected "
+            "exactly one of them"
         )
-    path = (described.get("init_cfg") or {}).get("checkpoint")
-    arguments = dict(described.get("arguments") or {})
+    path = (config.init_cfg or {}).get("checkpoint")
     teacher: nn.Module
     classes: int | None
-    if "timm" in described:
-        teacher, classes = _of_timm(described["timm"], num_classes, path, arguments)
+    if config.timm is not None:
+        if config.time_steps is not None:
+            raise ConfigError(
+                f"model.teacher: time_steps={config.time_steps} and timm={config.timm!r}, which "
+                "has no time steps; leave one out"
+            )
+        teacher, classes = _of_timm(config.timm, num_classes, path, config.arguments)
     elif path is None:
         raise ConfigError(
-            f"model.teacher={dict(described)} has no weights; name their file as "
+            f"model.teacher {config.backbone!r} has no weights; name their file as "
             "init_cfg=dict(checkpoint=PATH)"
         )
     else:
         heads = head_arguments(path)
         classes = heads.get("num_classes")
         teacher = build_classifier(
-            described["backbone"],
+            cast(str, config.backbone),
             num_classes,
-            described.get("time_steps", 1),
+            config.time_steps or 1,
             heads.get("distillation", False),
-            **arguments,
+            **config.arguments,
         )
     if classes != num_classes:
-        name = described.get("timm") or described["backbone"]
         raise ConfigError(
-            f"model.teacher {name} knows {classes or 'no'} classes and the data set has "
-            f"{num_classes}; a teacher must give the labels of the data set"
+            f"model.teacher {config.timm or config.backbone} knows {classes or 'no'} classes and "
+            f"the data set has {num_classes}; a teacher must give the labels of the data set"
         )
     if path is not None:
         load_weights(teacher, path)
@@ -69,6 +69,9 @@ def build_teacher(described: Mapping[str, Any], num_classes: int) -> nn.Module:
 def _of_timm(
     name: str, num_classes: int, path: str | None, arguments: Mapping[str, Any]
 ) -> tuple[nn.Module, int]:
+    import timm
+    from timm.layers import to_2tuple
+
     given = dict(arguments) if path is None else {"num_classes": num_classes, **arguments}
     try:
         teacher = timm.create_model(name, pretrained=path is None, **given)

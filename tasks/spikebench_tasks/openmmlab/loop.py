@@ -24,7 +24,7 @@ from spikebench.results import DatasetInfo
 from spikebench.task import Evaluation, MissingDataError, Probe, Run
 from spikebench.weights.loading import load_weights
 from spikebench_tasks.checkpoints import latest_checkpoint
-from spikebench_tasks.losses import require_finite
+from spikebench_tasks.divergence import require_finite
 from spikebench_tasks.openmmlab.checkpoints import SafeRunner, bare
 from spikebench_tasks.openmmlab.checks.data import require_sound_data
 from spikebench_tasks.openmmlab.data import (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
 
 import lightning as L
@@ -8,7 +9,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DistributedSampler
 
-from spikebench.registry import UnknownNameError
+from spikebench.registry import DATASETS, UnknownNameError
+from spikebench.task import MissingDataError
+from spikebench_tasks.classification import datasets
 from spikebench_tasks.classification.datasets import build_data_module
 from spikebench_tasks.classification.datasets.digits import Digits, DigitsDataModule
 from spikebench_tasks.classification.folders import read_image
@@ -82,6 +85,29 @@ def test_an_unknown_data_set_suggests_a_known_one():
         build_data_module("digit", limit=None)
 
 
+def test_an_unknown_argument_suggests_a_known_one():
+    with pytest.raises(UnknownNameError, match="batchsize.*'batch_size'"):
+        build_data_module("digits", batchsize=3)
+    with pytest.raises(UnknownNameError, match="strides.*'stride'"):  # of the class itself
+        build_data_module("dvs128gesture_clips", strides=3)
+    with pytest.raises(UnknownNameError, match="frame.*'frames'"):  # of the class it is made of
+        build_data_module("dvs128gesture_clips", frame="time")
+
+
+def test_a_data_set_takes_its_own_file_alone():
+    files = {one.name for one in pkgutil.iter_modules(datasets.__path__)}
+    homes = {DATASETS.get(name).__module__.rpartition(".")[2] for name in DATASETS.names()}
+    assert files <= homes
+    assert len(files) == 11
+    assert all(DATASETS.get(name).name == name for name in DATASETS.names())
+
+
+def test_data_lie_below_the_root_that_is_given(tmp_path: Path):
+    data = build_data_module("cifar10", data_root=tmp_path / "sets")
+    with pytest.raises(MissingDataError, match=str(tmp_path / "sets" / "cifar10" / "train")):
+        data.require(training=True)
+
+
 def test_an_order_follows_from_seed_and_epoch_alone():
     orders = {}
     for seed in (0, 1):
@@ -133,5 +159,5 @@ def test_a_trainer_of_ones_own_does_not_share_out_twice(processes: int):
 def test_an_image_of_too_many_pixels_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(DatasetError, match=r"a\.png cannot be read: Image size \(1024 pixels\)"):
+    with pytest.raises(DatasetError, match=r"a\.png .*1024"):
         read_image(tmp_path / "a.png")

@@ -87,6 +87,11 @@ def test_two_processes_train_and_score_as_one(strategy: str, alone: dict[str, An
     assert found[0]["metrics"] == pytest.approx(alone["metrics"], abs=1e-3)
     assert found[0]["per_class"] == found[1]["per_class"] == alone["per_class"]
 
+    # a stock Trainer counts no image twice and gives the same figures
+    assert sorted(found[0]["scored_by_stock"] + found[1]["scored_by_stock"]) == list(range(IMAGES))
+    for one in (*found, alone):
+        assert one["stock"] == pytest.approx(one["metrics"], abs=1e-6)
+
 
 def test_processes_validate_alike_where_one_has_a_batch_more(tmp_path: Path):
     """Both with the same statistics of norms."""
@@ -121,7 +126,7 @@ class TestShares:
 class TestOptions:
     @pytest.mark.parametrize("asked", [{"devices": 2}, {"devices": [0, 1]}, {"num_nodes": 2}])
     def test_several_devices_of_one_process_are_refused(self, asked: dict[str, Any]):
-        with pytest.raises(ConfigError, match=r"trainer\..* is .*; start several: torchrun"):
+        with pytest.raises(ConfigError, match=r"trainer\..*torchrun"):
             on_devices(asked)
 
     def test_an_unknown_strategy(self):
@@ -129,11 +134,11 @@ class TestOptions:
             on_devices({"strategy": "dpp"})
 
     def test_a_precision_that_fsdp_has_not(self):
-        with pytest.raises(ConfigError, match="trainer.precision is '16-mixed'; with .*fsdp"):
+        with pytest.raises(ConfigError, match="'16-mixed'.*fsdp"):
             on_devices({"strategy": "fsdp", "precision": "16-mixed"})
 
     def test_norms_that_fsdp_has_not(self):
-        with pytest.raises(ConfigError, match="sync_batchnorm=True and trainer.strategy=fsdp"):
+        with pytest.raises(ConfigError, match="sync_batchnorm.*fsdp"):
             on_devices({"strategy": "fsdp", "sync_batchnorm": True})
 
     def test_one_process_has_one_device(self):

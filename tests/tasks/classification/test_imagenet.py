@@ -248,8 +248,11 @@ class TestMissing:
             lambda: task.probe(run, weights),
         ]
 
-    def test_no_data_set(self, uses, tmp_path: Path, monkeypatch):
+    @pytest.fixture
+    def no_data(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path / "none"))
+
+    def test_no_data_set(self, no_data: None, uses, tmp_path: Path):
         for use, split in zip(uses, ("train", "val", "val"), strict=True):
             with pytest.raises(MissingDataError) as caught:
                 use()
@@ -267,9 +270,7 @@ class TestMissing:
         for path in (root / "val" / CLASSES[1]).iterdir():
             path.unlink()
         for use in uses:
-            with pytest.raises(
-                MissingDataError, match=f"val/{CLASSES[1]} holds none of .*; get ILSVRC"
-            ):
+            with pytest.raises(MissingDataError, match=f"val/{CLASSES[1]} "):
                 use()
 
     def test_another_number_of_classes(self, root: Path, uses):
@@ -277,14 +278,12 @@ class TestMissing:
             path.rename(root / "val" / path.name)  # as the archive of ILSVRC2012 has them
         (root / "val" / CLASSES[1]).rmdir()
         for use in uses:
-            with pytest.raises(
-                DatasetError, match=r"/imagenet/val holds 2 class folders; expected 3 \(data.num_"
-            ):
+            with pytest.raises(DatasetError, match=r"/imagenet/val .*2 .*3 "):
                 use()
 
 
 def test_training_a_distillation_head_without_a_teacher_is_refused(root: Path, new_run):
-    with pytest.raises(ConfigError, match="model.distillation=True: .*, or set it to False"):
+    with pytest.raises(ConfigError, match="model.distillation=True"):
         ClassificationTask().train(new_run("+model.distillation=True"))
 
 

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.nn import functional as F
 
+from spikebench.registry import UnknownNameError
+from spikebench.task import ConfigError
+from spikebench_tasks.classification.datasets.digits import DigitsDataModule
 from spikebench_tasks.classification.module import ClassificationModule
+from spikebench_tasks.classification.options import MixupConfig, OptimizerConfig
 
 
 def make(steps: int = 100, **options) -> ClassificationModule:
@@ -175,3 +182,94 @@ class TestForms:
         assert module(torch.randn(2, 1, 3, 32, 32)).shape == (2, 10)  # event frames
         four = [weight for weight in module.model.parameters() if weight.dim() == 4]
         assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in four)
+
+
+def quiet_trainer(**options) -> L.Trainer:
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return L.Trainer(accelerator="cpu", **dict.fromkeys(off, False), **options)
+
+
+class TestOptions:
+    def test_dataclasses_and_dictionaries_are_the_same(self):
+        options = {"opt": "sgd", "lr": 0.3, "momentum": 0.8}
+        first = make(optimizer=options, mixup={"cutmix_alpha": 1.0})
+        other = make(optimizer=OptimizerConfig(**options), mixup=MixupConfig(cutmix_alpha=1.0))
+        assert first.optimizer == other.optimizer
+        assert vars(first.mixup) == vars(other.mixup)
+
+    @pytest.mark.parametrize(
+        ("options", "wrong", "meant"),
+        [
+            ({"optimizer": {"wieght_decay": 0.1}}, "wieght_decay", "'weight_decay'"),
+            ({"optimizer": {"opt": "adamww"}}, "adamww", "'adamw'"),
+            ({"mixup": {"mixup_alfa": 0.1}}, "mixup_alfa", "'mixup_alpha'"),
+            ({"eventmix": {"probability": 0.1}}, "probability", "'prob'"),
+        ],
+    )
+    def test_a_misspelt_one_is_one_line_that_suggests_another(self, options, wrong, meant):
+        with pytest.raises(UnknownNameError, match=f"{wrong}.*did you mean.*{meant}") as caught:
+            make(**options).configure_optimizers()
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("optimizer", "wrong"),
+        [
+            ({"lr": "fast"}, "model.optimizer.lr is 'fast'"),
+            ({"opt": "adamw", "momentum": 0.8}, "momentum is 0.8"),
+            ({"opt": "sgd", "options": {"trust_clip": True}}, "'trust_clip': True"),
+        ],
+    )
+    def test_one_that_has_no_effect_or_sense_is_one_line(self, optimizer: dict, wrong: str):
+        with pytest.raises(ConfigError, match=wrong) as caught:
+            make(optimizer=optimizer).configure_optimizers()
+        assert "\n" not in str(caught.value)
+
+    def test_further_options_reach_the_optimiser(self):
+        module = make(optimizer={"opt": "lamb", "options": {"trust_clip": True}})
+        assert module.configure_optimizers()["optimizer"].defaults["trust_clip"] is True
+
+
+@pytest.mark.filterwarnings("ignore")
+class TestInATrainerOfOnesOwn:
+    """What people do with any LightningModule."""
+
+    def test_a_checkpoint_loads_without_the_module_s_arguments(self, tmp_path: Path):
+        module = make(
+            time_steps=2,
+            arguments={"embed_dims": (16, 32, 64, 96)},
+            optimizer=OptimizerConfig(lr=0.1, layer_decay=0.5),
+            mixup={"mixup_alpha": 0.2},
+        )
+        module._trainer = None
+        trainer = quiet_trainer(max_epochs=1, limit_train_batches=1)
+        trainer.fit(module, DigitsDataModule(batch_size=4))
+        path = tmp_path / "a.ckpt"
+        trainer.save_checkpoint(path)
+        loaded = ClassificationModule.load_from_checkpoint(path, weights_only=True)
+        assert loaded.hparams == module.hparams
+        assert loaded.optimizer == module.optimizer
+        images = torch.randn(2, 3, 32, 32)
+        assert loaded.eval()(images).equal(module.eval()(images))
+
+    def test_predictions_are_probabilities_with_the_index_of_each_image(self):
+        class Keeps(BasePredictionWriter):
+            def write_on_batch_end(self, trainer, module, prediction, indices, *batch):
+                kept.extend(zip(indices, prediction, strict=True))
+
+        kept: list = []
+        module = ClassificationModule("meta_spikeformer_nano", num_classes=10).eval()
+        data = DigitsDataModule(batch_size=4, limit=10)
+        trainer = quiet_trainer(callbacks=[Keeps("batch")])
+        batches = trainer.predict(module, data)
+        assert [len(batch) for batch in batches] == [4, 4, 2]
+        images = torch.stack([image for image, _ in data.test])
+        expected = module(images).softmax(1)
+        torch.testing.assert_close(torch.cat(batches), expected)
+        assert [index for index, _ in kept] == list(range(10))
+        torch.testing.assert_close(torch.stack([found for _, found in kept]), expected)
+
+    def test_accuracies_by_time_steps_are_logged(self):
+        module = ClassificationModule("meta_spikeformer_nano", num_classes=10, time_steps=3)
+        (logged,) = quiet_trainer().test(module, DigitsDataModule(limit=40), verbose=False)
+        assert {f"top1_t{step}" for step in (1, 2, 3)} < logged.keys()
+        assert logged["top1_t3"] == logged["top1"]

@@ -144,7 +144,7 @@ class TestBadInput:
         assert self.failed().startswith(f"{path}: a is of class 24; expected 0 to 23 (data.num")
 
     def test_fewer_files_than_processes(self, root: Path):
-        with pytest.raises(DatasetError, match="4 tar files to test on, and there are 5 processes"):
+        with pytest.raises(DatasetError, match="4 tar files .* 5 processes"):
             in_process(built(), 4, 5).test_dataloader()
 
     @pytest.mark.parametrize("kept", [0, 700, 5000])
@@ -154,11 +154,11 @@ class TestBadInput:
         assert str(path) in self.failed()
 
     def test_more_readers_than_files(self, root: Path):
-        with pytest.raises(DatasetError, match=r"holds 4 tar files to train on, and 5 processes"):
+        with pytest.raises(DatasetError, match="4 tar files .* 5 processes"):
             built(num_workers=5).train_dataloader()
 
     def test_fewer_images_than_a_batch(self, root: Path):
-        with pytest.raises(DatasetError, match="24 images for 1 processes are no batch of 25 each"):
+        with pytest.raises(DatasetError, match="24 images .*25 "):
             built(batch_size=25).train_dataloader()
 
     def test_without_the_package(self, root: Path, monkeypatch: pytest.MonkeyPatch):

@@ -168,7 +168,7 @@ def test_training_images_are_what_torchvision_makes_of_them():
 class TestBadData:
     def test_a_missing_one_says_where_it_comes_from(self, tmp_path: Path, monkeypatch):
         monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path))
-        with pytest.raises(MissingDataError, match=r"CIFAR-10 is missing: .*cifar-10-python"):
+        with pytest.raises(MissingDataError, match="CIFAR-10 .*cifar-10-python"):
             CIFAR10DataModule().require(training=True)
 
     def test_an_official_file_that_is_missing(self, official: type[CIFARDataModule]):
@@ -182,35 +182,35 @@ class TestBadData:
         name, md5 = official.official.test_list[0]
         path = official().folder / official.official.base_folder / name
         path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(DatasetError, match=f"{path} is not the official .* MD5 is {md5}"):
+        with pytest.raises(DatasetError, match=f"{path} .*{md5}"):
             build_data_module(official.name, limit=None).require(training=False)
 
     def test_fewer_classes_than_expected(self, folders: Path):
-        with pytest.raises(DatasetError, match="holds 10 class folders; expected 100"):
+        with pytest.raises(DatasetError, match="10 .*100 "):
             CIFAR10DataModule(num_classes=100).require(training=False)
 
     def test_an_image_that_cannot_be_read_is_found_before_training(self, folders: Path):
         path = folders / "train" / "class3" / "1.png"
         path.write_bytes(b"no image")
         CIFAR10DataModule().setup("test")
-        with pytest.raises(DatasetError, match=f"{path} cannot be read: .*; get the file again"):
+        with pytest.raises(DatasetError, match=str(path)):
             CIFAR10DataModule().setup("fit")
 
     def test_an_image_of_another_size(self, folders: Path):
         path = folders / "test" / "class3" / "1.png"
         Image.new("RGB", (40, 32)).save(path)
-        with pytest.raises(DatasetError, match=f"{path} is of 40x32 pixels; expected 32x32; "):
+        with pytest.raises(DatasetError, match=f"{path} .*40x32 .*32x32"):
             CIFAR10DataModule().setup("test")
 
     def test_splits_of_other_classes(self, folders: Path):
         (folders / "train" / "class3").rename(folders / "train" / "cat")
-        with pytest.raises(DatasetError, match="train has a class 'cat' that .*test has not; "):
+        with pytest.raises(DatasetError, match="train .*'cat' "):
             CIFAR10DataModule().require(training=True)
 
     def test_a_class_without_images(self, folders: Path):
         for path in (folders / "train" / "class3").iterdir():
             path.unlink()
-        with pytest.raises(MissingDataError, match="train/class3 holds none of"):
+        with pytest.raises(MissingDataError, match="train/class3 "):
             CIFAR10DataModule().require(training=True)
 
 
@@ -249,12 +249,12 @@ class TestTinyImageNet:
     def test_annotations_of_other_classes_are_named(self, folder: Path):
         path = folder / "val" / "val_annotations.txt"
         path.write_text("val_0.JPEG\tn01\t0\t0\t1\t1\nval_1.JPEG\tn09\t0\t0\t1\t1\n")
-        with pytest.raises(DatasetError, match=f"{path}, line 2: class 'n09'; expected one of"):
+        with pytest.raises(DatasetError, match=f"{path}, line 2: .*'n09'"):
             build_data_module("tiny_imagenet", None, num_classes=2).require(training=False)
 
     def test_an_image_that_is_not_there(self, folder: Path):
         (folder / "val" / "images" / "val_1.JPEG").unlink()
-        with pytest.raises(MissingDataError, match=r"val_1\.JPEG is not there"):
+        with pytest.raises(MissingDataError, match=r"val_1\.JPEG "):
             build_data_module("tiny_imagenet", None, num_classes=2).require(training=False)
 
     @pytest.mark.parametrize("workers", [0, 1])

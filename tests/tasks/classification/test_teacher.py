@@ -47,6 +47,7 @@ def registered(weights: Path, **options) -> dict:
 def make(**options) -> ClassificationModule:
     module = ClassificationModule(NANO, num_classes=10, **options)
     module._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    module.setup("fit")
     return module
 
 
@@ -65,18 +66,18 @@ class TestBuildTeacher:
         assert build_teacher(described, 10)(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
     def test_other_classes_are_one_line(self, weights: Path):
-        with pytest.raises(ConfigError, match=f"teacher {NANO} knows 10 classes and the .* has 7"):
+        with pytest.raises(ConfigError, match=f"{NANO} .*10 .*7"):
             build_teacher(registered(weights), 7)
 
     def test_of_timm_too(self, of_timm: Path):
         described = {"timm": "resnet10t", "arguments": {"num_classes": 10}}
         described["init_cfg"] = {"checkpoint": str(of_timm)}
-        with pytest.raises(ConfigError, match="resnet10t knows 10 classes and the .* has 7"):
+        with pytest.raises(ConfigError, match="resnet10t .*10 .*7"):
             build_teacher(described, 7)
 
     def test_of_a_file_of_other_classes(self, of_timm: Path):
         described = {"timm": "resnet10t", "init_cfg": {"checkpoint": str(of_timm)}}
-        with pytest.raises(ConfigError, match="resnet10t knows 10 classes and the .* has 7"):
+        with pytest.raises(ConfigError, match="resnet10t .*10 .*7"):
             build_teacher(described, 7)
 
     def test_images_of_a_size_that_it_does_not_take(self, tmp_path: Path):
@@ -84,21 +85,21 @@ class TestBuildTeacher:
         torch.save(timm.create_model(name, num_classes=10).state_dict(), path)
         teacher = {"timm": name, "init_cfg": {"checkpoint": str(path)}}
         module = make(distillation=True, teacher=teacher)
-        with pytest.raises(ConfigError, match=r"teacher does not take images of \(32, 32\): "):
+        with pytest.raises(ConfigError, match=r"\(32, 32\)"):
             module.training_step((torch.randn(2, 3, 32, 32), torch.tensor([0, 1])), 0)
 
     def test_an_unknown_one_is_one_line(self):
-        with pytest.raises(ConfigError, match="timm's 'resnet10000' cannot be had: ") as caught:
+        with pytest.raises(ConfigError, match="resnet10000") as caught:
             build_teacher({"timm": "resnet10000"}, 10)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
         ("described", "message"),
         [
-            ({}, "expected either timm or backbone"),
-            ({"timm": "resnet10t", "backbone": NANO}, "expected either timm or backbone"),
-            ({"timm": "resnet10t", "pretrained": True}, "besides only time_steps"),
-            ({"backbone": NANO}, "has no weights; name their file"),
+            ({}, "timm=None and backbone=None"),
+            ({"timm": "resnet10t", "backbone": NANO}, f"'resnet10t' and .*'{NANO}'"),
+            ({"timm": "resnet10t", "time_steps": 2}, "time_steps=2"),
+            ({"backbone": NANO}, f"'{NANO}' .*init_cfg"),
         ],
     )
     def test_a_wrong_description_is_one_line(self, described: dict, message: str):
@@ -129,7 +130,7 @@ class TestLoss:
         assert all(key.startswith("model.") for key in module.state_dict())
 
     def test_a_teacher_needs_a_head(self, weights: Path):
-        with pytest.raises(ConfigError, match=r"teacher without model\.distillation=True; set it"):
+        with pytest.raises(ConfigError, match=r"model\.distillation"):
             make(teacher=registered(weights))
 
 
@@ -181,7 +182,7 @@ class TestRun:
     def test_weights_that_do_not_fit_are_named(self, new_run, tmp_path: Path):
         path = tmp_path / "other.pth"
         torch.save(build_classifier(NANO, 7).state_dict(), path)
-        with pytest.raises(WeightsError, match=f"load_from {path}: .* of another shape: head"):
+        with pytest.raises(WeightsError, match=f"load_from {path}: .*head"):
             loop.train(new_run(f"+load_from={path}"))
 
     def test_who_goes_on_does_not_start_from_them_again(self, new_run, tmp_path: Path):

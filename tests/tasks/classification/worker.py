@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from spikebench.backbones import FeatureInfo, to_time_first
 from spikebench.distributed import launched
 from spikebench.neurons import LIF
 from spikebench_tasks.classification import loop
-from spikebench_tasks.classification.datasets.digits import Digits
+from spikebench_tasks.classification.datasets.digits import Digits, DigitsDataModule
+from spikebench_tasks.classification.module import ClassificationModule
 
 
 class WithoutNorms(nn.Module):
@@ -69,6 +71,19 @@ class NoteSteps(Callback):
         self.sharded = isinstance(module.model, FSDPModule)
 
 
+def in_a_stock_trainer(checkpoint: Path, processes: int, limit: int | None) -> dict[str, float]:
+    """Metrics as Lightning's own Trainer has them, with the samplers that it puts in."""
+    module = ClassificationModule.load_from_checkpoint(checkpoint, weights_only=True)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
+        logger=False,
+        enable_progress_bar=False,
+    )
+    return dict(*trainer.test(module, DigitsDataModule(batch_size=4, limit=limit), verbose=False))
+
+
 def main(order: Path) -> None:
     run = pickle.loads(order.read_bytes())
     seen: list[int] = []
@@ -87,6 +102,8 @@ def main(order: Path) -> None:
         checkpoint = loop.train(run)
         trained, seen[:] = list(seen), []
         metrics, _, _, per_class, _ = loop.evaluate(run, checkpoint)
+    scored, seen[:] = list(seen), []
+    stock = in_a_stock_trainer(checkpoint, processes.count, run.limit)
     rank = processes.rank
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     found = {
@@ -94,7 +111,9 @@ def main(order: Path) -> None:
         "sharded": note.sharded,
         "statistics": note.statistics,
         "trained": trained,
-        "scored": seen,
+        "scored": scored,
+        "stock": stock,
+        "scored_by_stock": seen,
         "metrics": metrics,
         "per_class": per_class,
         "weights": sum(float(value.double().abs().sum()) for value in state.values()),

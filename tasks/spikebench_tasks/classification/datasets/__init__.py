@@ -13,6 +13,7 @@ from typing import Any
 
 from spikebench.registry import DATASETS
 from spikebench_tasks.classification.datamodule import DataModule
+from spikebench_tasks.classification.options import accepted_arguments, require_known
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -30,7 +31,8 @@ def build_data_module(
         **options: further arguments of the data module.
 
     Raises:
-        UnknownNameError: there is no such data set.
-        ConfigError: the data module has no such argument.
+        UnknownNameError: there is no such data set, or its data module has no such argument.
     """
-    return DATASETS.get(name)(limit=limit, data_root=data_root, **options)
+    module = DATASETS.get(name)
+    require_known(options, accepted_arguments(module), f"data (data set {name!r})")
+    return module(limit=limit, data_root=data_root, **options)

@@ -5,17 +5,17 @@ Files: `imagenet/{train,val}/<WordNet id>/*.JPEG`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from timm.data import create_transform
 from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 
 from spikebench.registry import DATASETS
 from spikebench_tasks.classification.datamodule import DataModule
 from spikebench_tasks.classification.folders import read_image, require_classes
+from spikebench_tasks.classification.options import CropAugmentation, typed
 from spikebench_tasks.datasets.published import Published, evenly_spread
 
 CROP_PCT = 0.875  # the share of the shorter side that the centre crop keeps
@@ -34,8 +34,8 @@ class ImageNetDataModule(DataModule):
         image_size: pixels each side.
         batch_size: images a step.
         num_workers: loader processes.
-        augment: what timm's `create_transform` does to training images besides random crops and
-            flips: auto_augment, re_prob, color_jitter, ...
+        augment: how training images are cropped, and what happens to them besides; a dictionary of
+            its fields, too.
         limit: use only so many images of each split, spread evenly over the images in the order of
             their classes.
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
@@ -56,12 +56,12 @@ class ImageNetDataModule(DataModule):
         image_size: int = 224,
         batch_size: int = 128,
         num_workers: int = 8,
-        augment: Mapping[str, Any] | None = None,
+        augment: CropAugmentation | None = None,
         limit: int | None = None,
         data_root: Path | None = None,
     ) -> None:
         super().__init__(num_classes, image_size, batch_size, num_workers, limit, data_root)
-        self.augment = dict(augment or {})
+        self.augment = typed(CropAugmentation, augment or {}, "data.augment")
 
     def require(self, training: bool) -> None:
         """Look at the folders of the classes.
@@ -79,7 +79,7 @@ class ImageNetDataModule(DataModule):
         training = stage in (None, "fit")
         self.require(training)
         if training:
-            self.train = self._images("train", is_training=True, **self.augment)
+            self.train = self._images("train", is_training=True, **asdict(self.augment))
         self.test = self._images("val", crop_pct=CROP_PCT)
         self.classes = self.test.dataset.classes  # type: ignore[attr-defined]
 
@@ -92,6 +92,8 @@ class ImageNetDataModule(DataModule):
             return None
 
     def _images(self, split: str, **options: Any) -> Subset:
+        from timm.data import create_transform
+
         transform = create_transform(self.image_size, interpolation="bicubic", **options)
         images = ImageFolder(str(self.folder / split), transform, loader=read_image)
         return Subset(images, evenly_spread(len(images), self.limit))

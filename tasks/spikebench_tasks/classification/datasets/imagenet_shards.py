@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from timm.data import create_transform
 from torch.utils.data import DataLoader
 
 from spikebench.errors import UserError
@@ -18,6 +18,7 @@ from spikebench.registry import DATASETS
 from spikebench.seeding import derived_seed
 from spikebench_tasks.classification.datamodule import DataModule
 from spikebench_tasks.classification.datasets.imagenet import CROP_PCT
+from spikebench_tasks.classification.options import CropAugmentation, typed
 from spikebench_tasks.classification.shards import Shards
 from spikebench_tasks.datasets import DatasetError
 from spikebench_tasks.datasets.published import Published
@@ -59,13 +60,13 @@ class ImageNetShardsDataModule(DataModule):
         image_size: int = 224,
         batch_size: int = 128,
         num_workers: int = 8,
-        augment: Mapping[str, Any] | None = None,
+        augment: CropAugmentation | None = None,
         samples: Mapping[str, int] | None = None,
         limit: int | None = None,
         data_root: Path | None = None,
     ) -> None:
         super().__init__(num_classes, image_size, batch_size, num_workers, limit, data_root)
-        self.augment = dict(augment or {})
+        self.augment = typed(CropAugmentation, augment or {}, "data.augment")
         self.samples = dict(samples or {"train": 1_281_167, "val": 50_000})
 
     def require(self, training: bool) -> None:
@@ -83,7 +84,7 @@ class ImageNetShardsDataModule(DataModule):
     def setup(self, stage: str | None = None) -> None:
         self.classes = [str(label) for label in range(self.num_classes)]
         if stage in (None, "fit"):
-            self.train = self._shards("train", is_training=True, **self.augment)
+            self.train = self._shards("train", is_training=True, **asdict(self.augment))
         self.test = self._shards("val", crop_pct=CROP_PCT)
 
     @property
@@ -136,6 +137,8 @@ class ImageNetShardsDataModule(DataModule):
         return DataLoader(share, self.batch_size, num_workers=workers)
 
     def _shards(self, split: str, **options: Any) -> Shards:
+        from timm.data import create_transform
+
         transform = create_transform(self.image_size, interpolation="bicubic", **options)
         return Shards(self._files(split), transform, self._count(split), self.num_classes)
 

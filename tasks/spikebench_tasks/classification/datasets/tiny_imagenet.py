@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
 from spikebench.registry import DATASETS
 from spikebench_tasks.classification.folders import require_classes
 from spikebench_tasks.classification.small_images import (
@@ -36,8 +34,8 @@ class TinyImageNetDataModule(SmallImagesDataModule):
         "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     )
     side = 64
-    mean = IMAGENET_DEFAULT_MEAN
-    std = IMAGENET_DEFAULT_STD
+    mean = (0.485, 0.456, 0.406)  # of ImageNet
+    std = (0.229, 0.224, 0.225)
     num_classes = 200
 
     def require(self, training: bool) -> None:

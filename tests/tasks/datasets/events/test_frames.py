@@ -58,7 +58,7 @@ def test_frames_of_a_fixed_number_of_events():
 @pytest.mark.parametrize("make", [frames_by_time, voxel_grid])
 def test_times_of_a_garbled_file_do_not_wrap_around(make):
     events = events_of([(0, 0, 1, True), (2**62, 0, 1, True)])
-    with pytest.raises(DatasetError, match="from 0 to 4611686018427387904 microseconds; expected"):
+    with pytest.raises(DatasetError, match="4611686018427387904"):
         make(events, 4, (2, 2))
 
 
@@ -84,7 +84,5 @@ def test_no_event_is_lost(make, count: int):
 @pytest.mark.parametrize("make", MAKERS)
 def test_events_outside_the_camera_are_named(make):
     events = events_of([(0, 1, 1, True), (5, 3, 40, True)])
-    with pytest.raises(
-        DatasetError, match="column 3, row 40; expected less than 34 columns and 34"
-    ):
+    with pytest.raises(DatasetError, match="3, row 40"):
         make(events, 2, (34, 34))

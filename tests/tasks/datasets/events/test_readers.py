@@ -72,11 +72,11 @@ def test_clocks_of_aedat3_are_of_more_than_31_bits(tmp_path: Path):
 
 
 def test_another_format_is_named(tmp_path: Path):
-    with pytest.raises(UnknownNameError, match=r"suffix of event files '\.aedta'.*\.aedat"):
+    with pytest.raises(UnknownNameError, match=r"'\.aedta'.*\.aedat"):
         read(tmp_path, "a.aedta", b"")
-    with pytest.raises(EventFileError, match=r"at byte 0: begins with b'#!AER-DAT1\.0'"):
+    with pytest.raises(EventFileError, match=r"byte 0.*AER-DAT1\.0"):
         read(tmp_path, "a.aedat", b"#!AER-DAT1.0\r\n")
-    with pytest.raises(EventFileError, match=r"at byte 0: does not begin with #!AER-DAT4\.0"):
+    with pytest.raises(EventFileError, match=r"byte 0.*AER-DAT4\.0"):
         read(tmp_path, "a.aedat4", b"#!AER-DAT3.1\r\n")
 
 
@@ -188,7 +188,7 @@ def test_aedat4_that_is_garbled_does_not_end_the_process(samples: Path, tmp_path
         data[start : start + 40 : 2] = bytes([value]) * 20
     path = tmp_path / "a.aedat4"
     path.write_bytes(data)
-    with pytest.raises(EventFileError, match=f"{path} at byte .*: cannot be decoded: "):
+    with pytest.raises(EventFileError, match=f"{path} at byte "):
         read_events(path)
 
 
@@ -235,5 +235,5 @@ def test_polarities_of_archives(tmp_path: Path, off: int):
 def test_one_array_is_no_archive(tmp_path: Path):
     with (tmp_path / "a.npz").open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(EventFileError, match="no archive of the arrays t, x, y, p"):
+    with pytest.raises(EventFileError, match="t, x, y, p"):
         read_events(tmp_path / "a.npz")

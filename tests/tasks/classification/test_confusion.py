@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikebench_tasks.classification.pictures import confusion_figure
+from spikebench_tasks.classification.confusion import confusion_figure
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])

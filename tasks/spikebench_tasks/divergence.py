@@ -1,4 +1,4 @@
-"""Stopping a training whose loss is no longer a number."""
+"""Aborting a training whose loss diverged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from spikebench_tasks.checkpoints import latest_checkpoint
 
 
 def require_finite(loss: Tensor, step: int, rate: float, remedy: str, folder: Path) -> None:
-    """Look at the loss of a step, from 1; the run's folder has the last good checkpoint.
+    """Abort on a NaN or infinite loss.
+
+    Args:
+        loss: scalar; reading it synchronises a GPU.
+        step: its training step, from 1.
+        rate: the learning rate of that step.
+        remedy: what to change, for the message.
+        folder: the run's, which holds its checkpoints.
 
     Raises:
-        UserError: the loss is infinite or no number; the message has step and learning rate.
+        UserError: the loss is NaN or infinite; the message has step, rate and last checkpoint.
     """
     if not torch.isfinite(loss).all():
         raise UserError(

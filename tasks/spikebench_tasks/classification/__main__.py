@@ -1,0 +1,43 @@
+"""LightningCLI of classification (`pip install 'spikebench[cli]'`).
+
+    python -m spikebench_tasks.classification fit --data DigitsDataModule \
+        --model.backbone meta_spikeformer_nano --trainer.max_epochs 1
+
+`num_classes` follows from the data, and event frames have the model's `time_steps`.
+`--print_config` writes all arguments as the YAML that `--config` reads.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+from spikebench.registry import DATASETS
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run LightningCLI on arguments; None takes the command line's."""
+    if importlib.util.find_spec("jsonargparse") is None:
+        raise SystemExit("LightningCLI needs jsonargparse; pip install 'spikebench[cli]'")
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+    from spikebench_tasks.classification.datamodule import DataModule
+    from spikebench_tasks.classification.module import ClassificationModule
+
+    class ClassificationCLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+            parser.link_arguments("model.time_steps", "data.init_args.time_steps")
+
+    DATASETS.names()  # imports the data modules, which --data then finds by name
+    ClassificationCLI(
+        ClassificationModule,
+        DataModule,
+        subclass_mode_data=True,
+        args=None if arguments is None else list(arguments),
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
