@@ -18,24 +18,24 @@ from spikebench_tasks.datasets.published import Published
 
 
 class DataModule(L.LightningDataModule):
-    """What a classification needs of a data set: loaders, and what a model is built by.
+    """Loaders of a data set, and what a model must know of it; works in any Trainer.
 
-    A subclass sets `train` and `test` in `setup`; `require` says what is missing on disk before
-    anything is built.
+    A subclass sets `train`, `test` and `classes` in `setup`; `require` checks that the files are
+    there before anything is built.
 
     Args:
-        num_classes: how many classes; None as many as the class says.
-        image_size: pixels each side.
-        batch_size: images a step.
+        num_classes: number of classes; None takes the class attribute.
+        image_size: pixels per side.
+        batch_size: images per step and process.
         num_workers: loader processes.
-        limit: use only so many images of each split.
+        limit: use only this many images of each split.
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
 
     Attributes:
-        name: as in a configuration.
-        published: what it is and where it comes from, of one that is read from disk.
-        classes: their names, in the order of the labels; known after `setup`.
-        test_split: what the data set calls the split that is scored.
+        name: as registered.
+        published: where its files lie and where to get them; not of the digits.
+        classes: names by label; known after `setup`.
+        test_split: the data set's own name of the split that is scored.
         time_steps: T of the frames; None of images.
     """
 
@@ -69,7 +69,7 @@ class DataModule(L.LightningDataModule):
         self._seed: int | None = None
 
     def require(self, training: bool) -> None:
-        """Look whether what testing needs, and `training` with it, is there."""
+        """Check that the files of testing are there, and with `training` those of training."""
 
     @property
     def folder(self) -> Path:
@@ -78,12 +78,12 @@ class DataModule(L.LightningDataModule):
 
     @property
     def title(self) -> str:
-        """What records call the data set."""
+        """The data set's name in records."""
         return self.name
 
     @property
     def train_samples(self) -> int | None:
-        """Images to train on; None where there are none."""
+        """Number of training images; None if they are not there."""
         return len(self.train)
 
     def example(self) -> Tensor:
@@ -91,9 +91,9 @@ class DataModule(L.LightningDataModule):
         return torch.randn(1, 3, self.image_size, self.image_size)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled images; in a Trainer, by the seed and the epoch alone, so that it can resume.
+        """Shuffled images; in a Trainer by seed and epoch alone, so that a run can resume.
 
-        Several processes share out each epoch; as many images as they cannot share are left out.
+        Processes share out each epoch; images that do not divide evenly are dropped.
         """
         if self.trainer is None:
             return self._loader(self.train, shuffle=True)
@@ -106,24 +106,25 @@ class DataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """The test split: it shows the course of training, and chooses nothing."""
+        """The test split: it shows how training goes and chooses nothing."""
         return self.test_dataloader()
 
     def test_dataloader(self) -> DataLoader:
-        """Images in order; of several processes each has its own, and every image is in one."""
+        """Images in order, each in exactly one of the processes."""
         return self._loader(self.test, sampler=InOrder(self.test, self.share()))
 
+    def predict_dataloader(self) -> DataLoader:
+        """The test split, as in `test_dataloader`."""
+        return self.test_dataloader()
+
     def share(self) -> tuple[int, int]:
-        """Which of how many processes this is."""
+        """Rank and number of processes."""
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
     def run_seed(self) -> int:
-        """What every epoch's order follows from: PyTorch's seed when it was first asked for.
-
-        Of several processes it is the first one's.
-        """
+        """The seed of all epochs' orders: PyTorch's when first asked for, that of rank 0."""
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**32
             if self.trainer is not None:

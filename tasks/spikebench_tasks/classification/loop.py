@@ -45,6 +45,7 @@ from spikebench_tasks.classification.datasets import build_data_module
 from spikebench_tasks.classification.devices import on_devices
 from spikebench_tasks.classification.module import ClassificationModule
 from spikebench_tasks.classification.options import accepted_arguments, require_known
+from spikebench_tasks.classification.task import ClassificationTask
 from spikebench_tasks.datasets import DatasetError
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -139,7 +140,8 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
             "(data.samples)"
         )
     by_time_steps = [_share(logged.pop(name), count) for name in module.metrics_by_time_steps]
-    shares = {name: value for name, value in logged.items() if name != "ece"}
+    specs = ClassificationTask.metrics
+    shares = {name: value for name, value in logged.items() if specs[name].proportion}
     of_class = confusion.counts.diagonal().double() / confusion.counts.sum(1)
     per_class = {
         name: value

@@ -12,7 +12,7 @@ from spikebench.seeding import derived_seed, seed_everything
 
 
 class Samples(Protocol):
-    """A data set of so many samples."""
+    """A data set with a length."""
 
     def __len__(self) -> int: ...
 
@@ -20,16 +20,16 @@ class Samples(Protocol):
 
 
 class EpochShuffle(DistributedSampler):
-    """A random order that follows from seed and epoch, whatever was drawn before.
+    """Shuffles by seed and epoch alone, whatever was drawn before.
 
-    Each process has every so-many-th item, and all have equally many, so that what they have in a
-    step is what one of them alone would have. Lightning shares out no DistributedSampler again.
+    Items are dealt to ranks in turn, equally many to each, so that together they have in a step
+    what one process would have. As a DistributedSampler it is left alone by Lightning.
 
     Args:
         dataset: the items.
-        seed: of all epochs.
-        epoch: the first; Lightning sets later ones.
-        share: which of how many processes this is.
+        seed: the same in all epochs.
+        epoch: the first one; Lightning sets later ones.
+        share: rank and number of processes.
     """
 
     def __init__(
@@ -46,11 +46,14 @@ class EpochShuffle(DistributedSampler):
 
 
 class InOrder(DistributedSampler):
-    """Every item once, in order, in one of the processes, of which some may have none.
+    """Yields each item exactly once across ranks, in order; a rank may get none.
+
+    As a DistributedSampler it is left alone by Lightning, which would repeat items to give every
+    rank equally many.
 
     Args:
         dataset: the items.
-        share: which of how many processes this is.
+        share: rank and number of processes.
     """
 
     def __init__(self, dataset: Samples, share: tuple[int, int]) -> None:
