@@ -132,4 +132,9 @@ class DataModule(L.LightningDataModule):
         return self._seed
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader:
-        return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, **options)
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,  # by name: Lightning makes the loader anew to predict
+            num_workers=self.num_workers,
+            **options,
+        )

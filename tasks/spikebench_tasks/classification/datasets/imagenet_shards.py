@@ -134,7 +134,7 @@ class ImageNetShardsDataModule(DataModule):
                 )
         share = Shards(files, self.test.transform, len(self.test), self.num_classes, None, chosen)
         workers = 0 if self.limit else min(self.num_workers, len(files))
-        return DataLoader(share, self.batch_size, num_workers=workers)
+        return DataLoader(share, batch_size=self.batch_size, num_workers=workers)
 
     def _shards(self, split: str, **options: Any) -> Shards:
         from timm.data import create_transform
