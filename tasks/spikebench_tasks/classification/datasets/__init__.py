@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from spikebench.registry import DATASETS
 from spikebench_tasks.classification.datamodule import DataModule
@@ -33,6 +33,6 @@ def build_data_module(
     Raises:
         UnknownNameError: there is no such data set, or its data module has no such argument.
     """
-    module = DATASETS.get(name)
+    module = cast(type[DataModule], DATASETS.get(name))
     require_known(options, accepted_arguments(module), f"data (data set {name!r})")
     return module(limit=limit, data_root=data_root, **options)
