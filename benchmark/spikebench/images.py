@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,22 +18,24 @@ if TYPE_CHECKING:
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
-def imagenet_transform(size: int, crop_pct: float = 0.875) -> Callable[[Image], Tensor]:
-    """Return the preprocessing of ImageNet test images: timm's.
+def imagenet_transform(size: int, **options: Any) -> Callable[[Image], Tensor]:
+    """Return the preprocessing of ImageNet images: timm's.
 
-    The shorter side is resized to `size / crop_pct` with bicubic interpolation (256 for 224), the
-    centre is cropped, and pixels are normalised by ImageNet's mean and standard deviation.
+    The shorter side of test images is resized to `size / crop_pct` with bicubic interpolation (256
+    for 224), the centre is cropped, and pixels are normalised by ImageNet's mean and standard
+    deviation.
 
     Args:
         size: pixels per side of the result.
-        crop_pct: the share of the shorter side that the crop keeps.
+        **options: those of timm's `create_transform`, such as `is_training=True` and augmentations;
+            `crop_pct`, the share of the shorter side that the crop keeps, is 0.875 by default.
 
     Returns:
         A function of an RGB image that returns a float tensor `(3, size, size)`.
     """
     from timm.data import create_transform
 
-    return create_transform(size, interpolation="bicubic", crop_pct=crop_pct)
+    return create_transform(size, interpolation="bicubic", **{"crop_pct": 0.875, **options})
 
 
 def sample_images(

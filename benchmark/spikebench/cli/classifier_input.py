@@ -76,9 +76,10 @@ def counted_classifier(
     from spikebench.backbones.layers import settling_norms
     from spikebench.backbones.options import input_channels
     from spikebench.images import about_images, sample_images
+    from spikebench.seeding import seed_everything
     from spikebench.weights.loading import head_arguments
 
-    torch.manual_seed(0)
+    seed_everything(0)
     head = {} if weights is None else head_arguments(weights)
     arguments = {"num_classes": num_classes, **head, **options}
     model = built(build_classifier, name, weights, time_steps=time_steps, **arguments)

@@ -20,6 +20,7 @@ from spikebench.backbones.layers import settling_norms
 from spikebench.backbones.options import input_channels
 from spikebench.energy.profile import profile_operations
 from spikebench.neurons import LIF, is_neuron, use_backend
+from spikebench.seeding import seed_everything
 from spikebench.speed import spikingjelly
 from spikebench.speed.record import Contender, Settings
 
@@ -58,7 +59,7 @@ def prepare(settings: Settings, folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: the backbone does not take images of this size.
     """
-    torch.manual_seed(settings.seed)
+    seed_everything(settings.seed)
     images, _ = _batch(settings)
     with use_backend("reference"):
         model = _classifier(settings)
@@ -75,7 +76,7 @@ def prepare(settings: Settings, folder: Path) -> dict[str, Any]:
 
 def build(contender: Contender, settings: Settings, folder: Path) -> Workload:
     """Build what a contender runs, from what `prepare` left in `folder`."""
-    torch.manual_seed(settings.seed)
+    seed_everything(settings.seed)
     if contender.subject == "matmul":
         return _matmul(contender, settings)
     if contender.subject == "lif":

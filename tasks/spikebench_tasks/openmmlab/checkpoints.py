@@ -17,9 +17,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from spikebench.seeding import derived_seed, seed_everything
 from spikebench.weights.loading import WeightsError, read_weights, unwrap
 from spikebench.weights.published import find_layout
-from spikebench_tasks.openmmlab.resuming import restart_randomness
 
 log = logging.getLogger("spikebench")
 
@@ -82,7 +82,7 @@ class PlainCheckpointHook(CheckpointHook):
         weights = dict(bare(runner.model).named_parameters())
         for name, gradient in self._gradients.items():
             weights[name].grad = gradient.to(weights[name].device)
-        restart_randomness(runner.seed, runner.iter, runner.rank)
+        seed_everything(derived_seed(runner.seed, runner.iter, runner.rank))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if runner._resume:
@@ -102,7 +102,7 @@ class PlainCheckpointHook(CheckpointHook):
         # every process gets here, but only the main one to `before_save_checkpoint`
         self._gradients = _unapplied_gradients(runner)
         super()._save_checkpoint_with_step(runner, step, {**meta, "processes": runner.world_size})
-        restart_randomness(runner.seed, meta["iter"], runner.rank)
+        seed_everything(derived_seed(runner.seed, meta["iter"], runner.rank))
 
 
 class SafeRunner(Runner):

@@ -8,12 +8,10 @@ loads no image.
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -22,6 +20,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import BatchSampler
 
 from spikebench.errors import UserError
+from spikebench.seeding import derived_seed, seed_everything
 from spikebench.weights.loading import WeightsError, read_weights
 from spikebench_tasks.checkpoints import resumable_checkpoint
 
@@ -58,15 +57,6 @@ def find_resumption(folder: Path, processes: int) -> Resumption | None:
             f"start {before}, or delete {folder} to train from the beginning"
         )
     return Resumption(checkpoint, meta["epoch"], meta["iter"])
-
-
-def restart_randomness(*key: int) -> None:
-    """Seed all random numbers of this process by several integers."""
-    source = np.random.SeedSequence([abs(each) for each in key])
-    seeds = [int(word) for word in source.generate_state(3)]
-    random.seed(seeds[0])
-    np.random.seed(seeds[1])
-    torch.manual_seed(seeds[2])
 
 
 def resume(config: Config, found: Resumption, seed: int, rank: int) -> None:
@@ -144,7 +134,7 @@ class ResumedBatches(BatchSampler):
 
     def _begun(self, batches: Iterator[list[int]]) -> Iterator[list[int]]:
         # the loader has just drawn a number, as it does at the beginning of an epoch
-        restart_randomness(*self._random)
+        seed_everything(derived_seed(*self._random))
         yield from batches
 
 
@@ -172,4 +162,4 @@ def seed_worker(worker_id: int, rank: int, iteration: int) -> None:
         rank: number of the training process.
         iteration: where this part of the training begins.
     """
-    restart_randomness(torch.initial_seed(), rank, iteration)
+    seed_everything(derived_seed(torch.initial_seed(), rank, iteration))
