@@ -12,13 +12,12 @@ from typing import Any
 from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 
+from spikebench.images import imagenet_transform
 from spikebench.registry import DATASETS
 from spikebench_tasks.classification.datamodule import DataModule
 from spikebench_tasks.classification.folders import read_image, require_classes
 from spikebench_tasks.classification.options import CropAugmentation, typed
 from spikebench_tasks.datasets.published import Published, evenly_spread
-
-CROP_PCT = 0.875  # the share of the shorter side that the centre crop keeps
 
 
 @DATASETS.register(name="imagenet")
@@ -80,7 +79,7 @@ class ImageNetDataModule(DataModule):
         self.require(training)
         if training:
             self.train = self._images("train", is_training=True, **asdict(self.augment))
-        self.test = self._images("val", crop_pct=CROP_PCT)
+        self.test = self._images("val")
         self.classes = self.test.dataset.classes  # type: ignore[attr-defined]
 
     @property
@@ -92,8 +91,6 @@ class ImageNetDataModule(DataModule):
             return None
 
     def _images(self, split: str, **options: Any) -> Subset:
-        from timm.data import create_transform
-
-        transform = create_transform(self.image_size, interpolation="bicubic", **options)
+        transform = imagenet_transform(self.image_size, **options)
         images = ImageFolder(str(self.folder / split), transform, loader=read_image)
         return Subset(images, evenly_spread(len(images), self.limit))

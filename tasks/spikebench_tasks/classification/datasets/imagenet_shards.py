@@ -14,10 +14,10 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from spikebench.errors import UserError
+from spikebench.images import imagenet_transform
 from spikebench.registry import DATASETS
 from spikebench.seeding import derived_seed
 from spikebench_tasks.classification.datamodule import DataModule
-from spikebench_tasks.classification.datasets.imagenet import CROP_PCT
 from spikebench_tasks.classification.options import CropAugmentation, typed
 from spikebench_tasks.classification.shards import Shards
 from spikebench_tasks.datasets import DatasetError
@@ -85,7 +85,7 @@ class ImageNetShardsDataModule(DataModule):
         self.classes = [str(label) for label in range(self.num_classes)]
         if stage in (None, "fit"):
             self.train = self._shards("train", is_training=True, **asdict(self.augment))
-        self.test = self._shards("val", crop_pct=CROP_PCT)
+        self.test = self._shards("val")
 
     @property
     def train_samples(self) -> int | None:
@@ -137,9 +137,7 @@ class ImageNetShardsDataModule(DataModule):
         return DataLoader(share, batch_size=self.batch_size, num_workers=workers)
 
     def _shards(self, split: str, **options: Any) -> Shards:
-        from timm.data import create_transform
-
-        transform = create_transform(self.image_size, interpolation="bicubic", **options)
+        transform = imagenet_transform(self.image_size, **options)
         return Shards(self._files(split), transform, self._count(split), self.num_classes)
 
     def _count(self, split: str) -> int:
