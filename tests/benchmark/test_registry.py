@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spikebench.registry import Registry, UnknownNameError
+from spikebench.registry import CollisionError, PluginError, Registry, UnknownNameError
 from tests import forkserver
 
 GROUP = "spikebench.test"
@@ -69,21 +69,21 @@ def test_a_collision_names_both_sides():
         def widget(): ...
 
     things.register(widget)
-    with pytest.raises(ValueError, match="'widget' is registered twice") as caught:
+    with pytest.raises(CollisionError, match="'widget'") as caught:
         things.register(Other.widget)
-    assert "test_a_collision_names_both_sides.<locals>.widget and " in str(caught.value)
+    assert "test_a_collision_names_both_sides.<locals>.widget" in str(caught.value)
     assert "<locals>.Other.widget" in str(caught.value)
     assert things.get("widget") is widget
 
 
 @pytest.mark.parametrize("wrong", ["meta_spikeformer_15", "meta_spikformer_15m"])
 def test_an_unknown_name_suggests_what_was_meant(wrong: str):
-    with pytest.raises(UnknownNameError, match="did you mean 'meta_spikeformer_15m'"):
+    with pytest.raises(UnknownNameError, match="'meta_spikeformer_15m'"):
         registry("meta_spikeformer_15m", "resnet").get(wrong)
 
 
 def test_an_unknown_name_near_to_none_lists_all():
-    with pytest.raises(UnknownNameError, match="unknown thing 'xyz'; known: gadget, widget"):
+    with pytest.raises(UnknownNameError, match="thing 'xyz'.*gadget, widget"):
         registry("widget", "gadget").get("xyz")
 
 
@@ -104,15 +104,13 @@ def test_a_plugin_is_imported_only_when_it_is_asked_for(install):
 
 def test_a_broken_plugin_names_its_package(install):
     install("plugin_c", "import no_such_module_anywhere\n", widget="plugin_c:widget")
-    with pytest.raises(ImportError) as caught:
+    with pytest.raises(PluginError, match="'widget'.*plugin_c:widget.*no_such_module_anywhere"):
         registry().get("widget")
-    assert "thing 'widget' of package 'plugin_c' (plugin_c:widget)" in str(caught.value)
-    assert "ModuleNotFoundError: No module named 'no_such_module_anywhere'" in str(caught.value)
 
 
 def test_a_plugin_without_the_promised_entry_names_its_package(install):
     install("plugin_d", "", widget="plugin_d:widget")
-    with pytest.raises(ImportError, match=r"package 'plugin_d'.*AttributeError"):
+    with pytest.raises(PluginError, match="'plugin_d'"):
         registry().get("widget")
 
 
@@ -120,7 +118,7 @@ def test_a_plugin_that_takes_a_name_of_ours_is_a_collision(install):
     install("plugin_e", "def widget(): ...\n", widget="plugin_e:widget")
     things = registry("widget")
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"registered twice: .* and plugin_e\.widget"):
+        with pytest.raises(CollisionError, match=r"plugin_e\.widget"):
             things.get("widget")
 
 
@@ -129,10 +127,9 @@ def test_two_plugins_with_one_name_are_a_collision(install):
     install("plugin_g", "def widget(): ...\n", widget="plugin_g:widget")
     things = registry()
     assert things.names() == ["widget"]
-    with pytest.raises(ValueError, match="declared twice") as caught:
+    with pytest.raises(CollisionError, match="plugin_f:widget") as caught:
         things.get("widget")
-    assert "'plugin_f' (plugin_f:widget)" in str(caught.value)
-    assert "'plugin_g' (plugin_g:widget)" in str(caught.value)
+    assert "plugin_g:widget" in str(caught.value)
 
 
 REGISTERS = """
