@@ -294,5 +294,5 @@ def test_both_frameworks_in_one_process_do_not_mix():
         capture_output=True,
         text=True,
     )
-    ours = [f"tasks.{task}.heads" for task in ("detection", "segmentation", "detection")]
+    ours = [f"spikebench_tasks.{task}.heads" for task in ("detection", "segmentation", "detection")]
     assert done.stdout.split() == [*ours, "None"], done.stderr
