@@ -126,7 +126,8 @@ def evaluate(run: Run, checkpoint: Path) -> Evaluation:
     confusion = ConfusionMatrix(run.folder / "confusion.png")
     trainer = _trainer(run, [confusion], precision="32-true", strategy="auto")
     with _errors_in_one_line():
-        (logged,) = trainer.test(module, data, verbose=False)
+        (tested,) = trainer.test(module, data, verbose=False)
+    logged = dict(tested)
     dataset = DatasetInfo(
         name=data.title,
         split=data.test_split,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.optim import Optimizer
 
@@ -20,9 +22,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
     name = config.opt.lower().removeprefix("lookahead_")
-    if name not in list_optimizers():
-        raise unknown_name("optimiser: model.optimizer.opt", config.opt, list_optimizers())
-    momentum = {} if config.momentum is None else {"momentum": config.momentum}
+    known = [str(one) for one in list_optimizers()]
+    if name not in known:
+        raise unknown_name("optimiser: model.optimizer.opt", config.opt, known)
+    momentum: dict[str, Any] = {} if config.momentum is None else {"momentum": config.momentum}
     if momentum and not get_optimizer_info(name).has_momentum:
         raise ConfigError(
             f"model.optimizer.momentum is {config.momentum} and {config.opt} has no momentum; "
