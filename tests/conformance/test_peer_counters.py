@@ -90,7 +90,7 @@ class TestNeuroBench:
         model = nn.Sequential(nn.Linear(4, 4), Call(lambda x: x.view(7)))
         with pytest.raises(RuntimeError, match="shape"):
             profile_operations(model, [spikes(2, 4)])
-        with pytest.raises(TypeError, match="cannot tell the number of images"):
+        with pytest.raises(TypeError, match="int"):
             profile_operations(nn.Linear(4, 4), [3])
         with pytest.raises(ValueError, match="no image to count"):
             profile_operations(nn.Linear(4, 4), [])

@@ -1,4 +1,4 @@
-"""What `profile` and `audit` count: a backbone's classifier, and images for it."""
+"""The classifier and the images that `profile` and `audit` count, and their options."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ RANDOM = f"random, batch norms settled on {SETTLED_ON} images: without, few neur
 TimeSteps = Annotated[int, typer.Option(min=1, help="T.")]
 ImageSize = Annotated[int, typer.Option(min=1, help="Pixels each side.")]
 Images = Annotated[
-    Path | None, typer.Option(help="Folder of images; two photographs are cut up without.")
+    Path | None, typer.Option(help="Folder of images; by default, crops of two photographs.")
 ]
 Count = Annotated[int, typer.Option(min=1, help="How many images.")]
 NumClasses = Annotated[
-    int, typer.Option(min=1, help="Classes of the classifier, where weights do not say.")
+    int, typer.Option(min=1, help="Classes of the classifier, if there are no weights.")
 ]
 Weights = Annotated[
     Path | None,
     typer.Option(
-        help="Weights of the classifier; without, random ones, batch norms settled on images."
+        help="Weights of the classifier; by default random, with batch norms settled on images."
     ),
 ]
 
@@ -99,7 +99,7 @@ def counted_classifier(
 
 @contextmanager
 def wrong_requests(name: str) -> Iterator[None]:
-    """What a backbone does not take, such as a size of images, is the user's error."""
+    """Turn a refusal of the backbone, such as of an image size, into the user's error."""
     try:
         yield
     except UserError:

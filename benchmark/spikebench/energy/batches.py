@@ -44,10 +44,14 @@ def images_of(batch: Any, find: FindImages | None = None) -> Images:
     )
 
 
+def number_of(images: Images) -> int:
+    """How many images there are."""
+    return images if isinstance(images, int) else len(images)
+
+
 def count_images(batch: Any, find: FindImages | None = None) -> int:
     """How many images a batch holds; see `images_of`."""
-    images = images_of(batch, find)
-    return images if isinstance(images, int) else len(images)
+    return number_of(images_of(batch, find))
 
 
 def until_counted(

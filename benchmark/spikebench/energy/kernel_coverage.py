@@ -32,7 +32,12 @@ def kernel_coverage(
     transposed: bool,
     device: torch.device,
 ) -> KernelCoverage:
-    """Coverage of the inputs of a convolution along one axis.
+    """Count the kernel positions that each input of a convolution meets along one axis.
+
+    A kernel of 3 over 4 inputs, stride 1, padding 1: the ends meet 2 positions, the others 3.
+
+    >>> kernel_coverage(4, 4, 3, 1, 1, 1, False, torch.device("cpu")).counts.tolist()
+    [2.0, 3.0, 3.0, 2.0]
 
     Args:
         size: input positions.
@@ -42,7 +47,7 @@ def kernel_coverage(
         padding: padding of the convolution; of a transposed one, what is cropped.
         dilation: dilation of the kernel.
         transposed: whether the convolution is transposed.
-        device: where the counts shall lie.
+        device: of the counts.
     """
     inputs = torch.arange(size).unsqueeze(1)
     taps = torch.arange(kernel) * dilation

@@ -63,10 +63,10 @@ class Meter(NamedTuple):
 
 @dataclass(frozen=True)
 class Measurement:
-    """What some work drew.
+    """The energy that some work drew.
 
     Attributes:
-        joules: by meter; one that was not read is absent, so `{}` is "not measured".
+        joules: by meter; a meter that was not read is absent, so `{}` means "not measured".
         seconds: wall time of all repeats.
         repeats: how often the work was done.
     """
@@ -82,21 +82,6 @@ def available_meters() -> dict[str, str | None]:
     A kind of meter that cannot be read at all is listed as "nvml" or "rapl".
     """
     return {name: found if isinstance(found, str) else None for name, found in _meters().items()}
-
-
-def measure_energy(work: Callable[[], object], *, min_seconds: float = MIN_SECONDS) -> Measurement:
-    """Do some work until all meters had time to count, and read them before and after.
-
-    Args:
-        work: done at least once; what it left running on the current CUDA device is waited for.
-        min_seconds: how long to go on at least. Must be shorter than a RAPL counter takes to start
-            again, which is minutes.
-
-    Raises:
-        ValueError: `min_seconds` is negative or not finite.
-    """
-    current = [torch.device("cuda")] if torch.cuda.is_initialized() else []
-    return _measure(work, _readable(), current, min_seconds)
 
 
 def measured_mj_per_image(

@@ -1,4 +1,4 @@
-"""Counting the non-zeros and the ones of a tensor: one pass of a C++ kernel, or PyTorch's own."""
+"""Count the non-zeros and the ones of a tensor, in one pass of a C++ kernel or in PyTorch."""
 
 from __future__ import annotations
 

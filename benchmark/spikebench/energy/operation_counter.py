@@ -1,4 +1,8 @@
-"""The running count of `profile_operations`: what each dispatched operation adds to which row."""
+"""Counts what a model runs: sees each dispatched operation and adds it to the row of its module.
+
+`spikebench.energy.profile` drives it. Which operations are counted stands in `operator_rules`, what
+a call adds to a row in `synaptic_operations`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, count
 from math import prod
 from typing import Any
 
@@ -16,22 +19,28 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from spikebench.energy import operator_rules as rules
-from spikebench.energy.batches import Images
-from spikebench.energy.kernel_coverage import kernel_coverage
+from spikebench.energy.batches import Images, number_of
 from spikebench.energy.operations import NeuronRow, OperationRow, Uncounted
-from spikebench.energy.running_rows import RunningRow, counted, described, weighed, weighed_pairs
+from spikebench.energy.running_rows import RunningRow, name_rows, neuron_row, operation_row
 from spikebench.energy.running_statistics import ForwardPass, Operand, RunningSpread, ran_stepwise
 from spikebench.energy.sample_tracking import SampleTracker
-from spikebench.energy.tensor_statistics import SampleShape, StatisticsCache, merged_axes
+from spikebench.energy.synaptic_operations import (
+    Convolution,
+    count_convolution,
+    count_linear,
+    count_mask,
+    count_matmul,
+)
+from spikebench.energy.tensor_statistics import SampleShape, StatisticsCache, TensorRead
 from spikebench.energy.weight_tracking import WeightTracker, named_weights, tensors_in
 from spikebench.neurons import is_neuron, update_cost
 
 _NAMES: dict[Any, str] = {}
-"""Of the operations that are no composites of others."""
+"""The names of operations that are not composed of others."""
 
 
 @dataclass
-class _Frame:
+class _ModuleCall:
     """One running call of a module, and how many operations of each kind it has run."""
 
     module: str
@@ -39,7 +48,7 @@ class _Frame:
 
 
 class OperationCounter(TorchDispatchMode):
-    """Rows, spikes, and the stack of modules being called.
+    """Counts operations and spikes while it is active.
 
     Args:
         model: the model that is counted.
@@ -59,34 +68,34 @@ class OperationCounter(TorchDispatchMode):
         self._steps = steps
         self._rows: dict[tuple[Any, ...], RunningRow] = {}
         self._spikes: dict[str, Operand] = {}
-        self._state_bytes: dict[str, float] = {}
+        self._bytes_per_value: dict[str, int] = {}
         self._uncounted: dict[tuple[str, str], rules.Arithmetic] = {}
-        self._frames: list[_Frame] = []
+        self._calls: list[_ModuleCall] = []
         self._images = 0
         self._fired = False
         self._weights = WeightTracker(())
         self._statistics = StatisticsCache()
-        self._layouts = SampleTracker(steps, 1)
+        self._samples = SampleTracker(steps, 1)
 
     @contextmanager
-    def pass_over_model(self, batch: Images) -> Iterator[None]:
+    def forward_pass(self, batch: Images) -> Iterator[None]:
         """Count one forward pass over the images of a batch, at least one."""
-        images = batch if isinstance(batch, int) else len(batch)
-        self._frames = [_Frame("")]
+        images = number_of(batch)
+        self._calls = [_ModuleCall("")]
         self._fired = False
         self._weights = WeightTracker(self._named_weights)
-        self._layouts = SampleTracker(self._steps, images)
+        self._samples = SampleTracker(self._steps, images)
         if not isinstance(batch, int):
-            self._layouts.note_images(batch)
+            self._samples.note_images(batch)
         charged = {key: row.charged for key, row in self._rows.items()}
         with self:
             yield
         stepwise = ran_stepwise(self._spikes.values(), self._steps)
-        about = ForwardPass(images, self._steps, stepwise)
+        done = ForwardPass(images, self._steps, stepwise)
         for spikes in self._spikes.values():
-            spikes.end_pass(about)
-        exact = [row.end_pass(about) for row in self._rows.values()]
-        # a row that is charged in another way from now on has been added up in the former way
+            spikes.end_pass(done)
+        exact = [row.end_pass(done) for row in self._rows.values()]
+        # The total so far holds another count of a row that is charged by a new rule from now on.
         steady = all(self._rows[key].charged == before for key, before in charged.items())
         known = [one for one in exact if one is not None] if steady else []
         whole = len(known) == len(exact)
@@ -95,13 +104,13 @@ class OperationCounter(TorchDispatchMode):
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
-        """Follow which module is running, and what comes out of the neurons."""
+        """Follow which module is running, and what the neurons give."""
         neuron = None
         with ExitStack() as stack:
             for name, module in self._model.named_modules():
                 inside = neuron is not None and name.startswith(neuron)
                 if not inside and is_neuron(module):
-                    stack.enter_context(self._opaque(module, name))
+                    stack.enter_context(self._run_unseen(module, name))
                     neuron = f"{name}." if name else ""
                 enter, leave = self._enter(name), self._leave(name)
                 stack.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
@@ -109,8 +118,8 @@ class OperationCounter(TorchDispatchMode):
             yield
 
     @contextmanager
-    def _opaque(self, neuron: nn.Module, name: str) -> Iterator[None]:
-        """Let a neuron run unseen, in its fastest form: its updates are counted by its output."""
+    def _run_unseen(self, neuron: nn.Module, name: str) -> Iterator[None]:
+        """Let a neuron run in its fastest form: its updates are counted by its output alone."""
         forward = neuron.forward
         own = vars(neuron).get("forward")
 
@@ -133,15 +142,13 @@ class OperationCounter(TorchDispatchMode):
 
     def _fire(self, name: str, neuron: nn.Module, spikes: Tensor) -> None:
         self._fired = True
-        self._layouts.note_spikes(neuron, spikes)
-        samples = self._layouts.as_samples(spikes)
-        total = self._spikes.setdefault(name, Operand())
-        total.add(self._statistics(samples), samples, self._layouts.of_samples(samples))
-        self._state_bytes[name] = update_cost(neuron).states * spikes.element_size()
+        self._samples.note_spikes(neuron, spikes)
+        self._spikes.setdefault(name, Operand()).add(self._read(self._samples.as_samples(spikes)))
+        self._bytes_per_value[name] = spikes.element_size()
 
     @contextmanager
     def _unseen(self) -> Iterator[None]:
-        """Count nothing inside; where another mode has come on top, that one has to see it all."""
+        """Count nothing inside; if another mode lies on top, that one has to see it all."""
         if _get_current_dispatch_mode() is not self:
             yield
             return
@@ -152,18 +159,25 @@ class OperationCounter(TorchDispatchMode):
             self.__enter__()
 
     def _enter(self, name: str) -> Callable[..., None]:
-        return lambda *_: self._frames.append(_Frame(name))
+        return lambda *_: self._calls.append(_ModuleCall(name))
 
     def _leave(self, name: str) -> Callable[..., None]:
         def leave(*_: Any) -> None:
-            if len(self._frames) > 1 and self._frames[-1].module == name:
-                self._frames.pop()
+            if len(self._calls) > 1 and self._calls[-1].module == name:
+                self._calls.pop()
 
         return leave
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
+        """Run an operation and count it.
+
+        `nn.Linear(4, 3)` on `(2, 4)` arrives here as `aten::t` of the weight, a view that the
+        weight tracker follows, and then as `aten::addmm(bias, x, weight)`: a product whose second
+        operand is a weight, so a row of kind linear with 2 * 4 * 3 dense MACs. A composite such as
+        `aten::linear`, which arrives in inference mode, is first decomposed into such operations.
+        """
         kwargs = kwargs or {}
         if not isinstance(func, OpOverload):  # such as flex_attention
             self._list(str(func), rules.Arithmetic("no rule", None))
@@ -180,17 +194,19 @@ class OperationCounter(TorchDispatchMode):
             self._mask(args[0], args[1])
         output = func(*args, **kwargs)
         self._weights.follow(func, args, output)
-        self._layouts.follow(func, name, args, output)
+        self._samples.follow(func, name, args, output)
         if any(x.layout is not torch.strided for x in tensors_in(args)):
             self._list(name, rules.Arithmetic("no rule", None))
         elif name in rules.CONVOLUTIONS:
             x, weight, _, stride, padding, dilation, transposed, _, groups = args[:9]
-            geometry = (stride, padding, dilation)
-            self._convolution(x, weight, weight.shape, geometry, transposed, groups, output)
+            shape = weight.shape
+            self._convolution(
+                x, weight, Convolution(shape, stride, padding, dilation, transposed, groups), output
+            )
         elif name == rules.EVENT_CONVOLUTION:
             x, packed, channels, kernel, stride, padding = args[:6]
-            geometry, shape = (stride, padding, (1, 1)), (channels, x.shape[1], *kernel)
-            self._convolution(x, packed, shape, geometry, False, 1, output)
+            shape = (channels, x.shape[1], *kernel)
+            self._convolution(x, packed, Convolution(shape, stride, padding, (1, 1)), output)
         elif name in rules.PRODUCTS:
             start = rules.PRODUCTS[name]
             self._product(args[start], args[start + 1], output)
@@ -201,179 +217,102 @@ class OperationCounter(TorchDispatchMode):
         return output
 
     def _list(self, operation: str, found: rules.Arithmetic) -> None:
-        key = (self._frames[-1].module, operation)
+        key = (self._calls[-1].module, operation)
         self._uncounted[key] = found.plus(self._uncounted.get(key))
 
     def _row(self, kind: str, weight: Tensor | None = None) -> RunningRow:
-        frame = self._frames[-1]
+        """The row of an operation of the running module, by its weight, or by its turn if none."""
+        call = self._calls[-1]
         names = [] if weight is None else self._weights.names(weight)
         if weight is not None and names:
-            key: tuple[Any, ...] = (frame.module, kind, names[0], weight.storage_offset())
+            key: tuple[Any, ...] = (call.module, kind, names[0], weight.storage_offset())
         else:
-            key = (frame.module, kind, frame.operations[kind])
-            frame.operations[kind] += 1
+            key = (call.module, kind, call.operations[kind])
+            call.operations[kind] += 1
         if key not in self._rows:
-            owned = any(name.rpartition(".")[0] == frame.module for name in names)
+            owned = any(name.rpartition(".")[0] == call.module for name in names)
             operands = [Operand() for _ in range(1 if weight is not None else 2)]
-            row = RunningRow(frame.module, kind, owned, not self._fired, operands)
+            row = RunningRow(call.module, kind, owned, not self._fired, operands)
             row.weights = 0 if weight is None else weight.numel()
             for spread in row.spreads:
                 spread.images = self._images  # in these it did nothing
             self._rows[key] = row
         return self._rows[key]
 
+    def _read(self, x: Tensor, samples: SampleShape | None = None) -> TensorRead:
+        samples = self._samples.of_samples(x) if samples is None else samples
+        return TensorRead(x, self._statistics(x), samples)
+
     def _convolution(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        shape: Sequence[int],
-        geometry: Sequence[Sequence[int]],
-        transposed: bool,
-        groups: int,
-        output: Tensor,
+        self, x: Tensor, weight: Tensor, convolution: Convolution, output: Tensor
     ) -> None:
-        """A convolution whose weight has the given shape, however it lies in `weight`."""
-        if x in self._weights:
-            return
-        axes = len(shape) - 2
-        row = self._row(f"conv{'_transpose' if transposed else ''}{axes}d", weight)
-        row.weights = prod(shape)
-        statistics = self._statistics(x)
-        layout = self._layouts.of_samples(x)
-        row.operands[0].add(statistics, x, layout)
-
-        per_axis = zip(
-            x.shape[2:],
-            output.shape[2:],
-            shape[2:],
-            *(list(value) * (axes // len(value)) for value in geometry),
-            strict=True,
-        )
-        met = [kernel_coverage(*axis, transposed, x.device) for axis in per_axis]
-        filters = shape[1] if transposed else shape[0] // groups
-        taps = filters * prod(shape[2:])
-        unpadded = x.shape[0] * x.shape[1] * filters * prod(axis.total for axis in met)
-        row.dense += (x if transposed else output).numel() * prod(shape[1:])
-        row.unpadded += unpadded
-        row.outputs += output.numel()
-
-        def meetings(weigh: bool) -> Tensor:
-            if unpadded == x.numel() * taps:
-                return statistics.by_sample(x, layout, weigh) * taps
-            counts = statistics.sums(merged_axes(x), (1,), weigh).view(len(x), *x.shape[2:])
-            for axis in reversed(met):
-                counts = counts @ axis.counts
-            return counts.view(layout.samples, -1).sum(1).view(layout) * filters
-
-        row.add(weighed(meetings, row.operands[0], statistics, x), layout)
+        if x not in self._weights:
+            row = self._row(convolution.kind, weight)
+            count_convolution(row, self._read(x), convolution, output)
 
     def _product(self, first: Tensor, second: Tensor, output: Tensor) -> None:
+        """A product of matrices or vectors, or of stacks of them."""
         first_is_weight, second_is_weight = first in self._weights, second in self._weights
         if first_is_weight and second_is_weight:
             return
-        batch = prod(first.shape[:-2])
         inner = first.shape[-1]
         rows = first.shape[-2] if first.dim() > 1 else 1
         columns = second.shape[-1] if second.dim() > 1 else 1
         if first_is_weight or second_is_weight:
             x, weight = (second, first) if first_is_weight else (first, second)
             row = self._row("linear", weight)
-            statistics = self._statistics(x)
             samples_first = x.dim() > 1 and (second_is_weight or x.dim() > 2)
-            layout = self._layouts.of_samples(x) if samples_first else SampleShape()
-            row.operands[0].add(statistics, x, layout)
-            met = rows if first_is_weight else columns
-
-            def meetings(weigh: bool) -> Tensor:
-                return statistics.by_sample(x, layout, weigh) * met
-
-            row.add(weighed(meetings, row.operands[0], statistics, x), layout)
+            read = self._read(x, None if samples_first else SampleShape())
+            count_linear(row, read, rows if first_is_weight else columns)
         else:
             row = self._row("matmul")
-            self._matmul(row, first, second)
-        dense = batch * rows * inner * columns
+            samples = SampleShape()
+            if first.dim() > 2:
+                samples = self._samples.of_samples(first, second)
+            count_matmul(row, self._read(first, samples), self._read(second, samples), samples)
+        dense = prod(first.shape[:-2]) * rows * inner * columns
         row.dense += dense
         row.unpadded += dense
         row.outputs += output.numel()
-
-    def _matmul(self, row: RunningRow, first: Tensor, second: Tensor) -> None:
-        layout = self._layouts.of_samples(first, second) if first.dim() > 2 else SampleShape()
-        a, b = self._statistics(first), self._statistics(second)
-        row.operands[0].add(a, first, layout)
-        row.operands[1].add(b, second, layout)
-
-        def meetings(weigh_first: bool, weigh_second: bool) -> Tensor:
-            down = (
-                a.sums(first, (first.dim() - 2,), weigh_first)
-                if first.dim() > 1
-                else counted(first, weigh_first)
-            )
-            across = (
-                b.sums(second, (second.dim() - 1,), weigh_second)
-                if second.dim() > 1
-                else counted(second, weigh_second)
-            )
-            return (down * across).reshape(layout.samples, -1).sum(1).view(layout)
-
-        row.add(weighed_pairs(meetings, row.operands, (a, b), (first, second)), layout)
 
     def _is_mask(self, pair: Sequence[Any]) -> bool:
         """Whether spikes are multiplied with another activation, value by value."""
         activations = all(
             isinstance(x, Tensor) and x.numel() > 1 and x not in self._weights for x in pair
         )
-        return activations and any(self._layouts.are_spikes(x) for x in pair)
+        return activations and any(self._samples.are_spikes(x) for x in pair)
 
     def _mask(self, first: Tensor, second: Tensor) -> None:
-        row = self._row("mul")
         shape = torch.broadcast_shapes(first.shape, second.shape)
-        layout = self._layouts.of_masked(shape, first, second)
-        a, b = self._statistics(first), self._statistics(second)
-        for operand, statistics, x in zip(row.operands, (a, b), (first, second), strict=True):
-            samples = self._layouts.as_samples(x)
-            operand.add(statistics, samples, self._layouts.of_samples(samples))
-
-        def meetings(weigh_first: bool, weigh_second: bool) -> Tensor:
-            met = counted(first, weigh_first) * counted(second, weigh_second)
-            return met.reshape(layout.samples, -1).sum(1).view(layout)
-
-        row.add(weighed_pairs(meetings, row.operands, (a, b), (first, second)), layout)
-        row.dense += prod(shape)
-        row.unpadded += prod(shape)
-        row.outputs += prod(shape)
+        samples = self._samples.of_masked(shape, first, second)
+        row = self._row("mul")
+        for operand, x in zip(row.operands, (first, second), strict=True):
+            operand.add(self._read(self._samples.as_samples(x)))
+        count_mask(row, [self._read(x, samples) for x in (first, second)], samples)
 
     def rows(self, images: int) -> list[OperationRow]:
         """The rows, named, as means per image and (dense MACs) time step."""
-        return [described(name, row, images, self._steps) for name, row in self._named().items()]
+        named = name_rows(self._rows.values(), self._model)
+        return [operation_row(name, row, images, self._steps) for name, row in named.items()]
 
     def neurons(self, images: int) -> list[NeuronRow]:
         """The layers of neurons, as means per image."""
-        found = []
-        for name, spikes in self._spikes.items():
-            module = self._model.get_submodule(name)
-            cost = update_cost(module)
-            updates = spikes.elements / (images * cost.outputs)
-            neurons = updates / self._steps
-            found.append(
-                NeuronRow(
-                    name=name,
-                    kind=type(module).__name__,
-                    neurons=neurons,
-                    updates=updates,
-                    additions=cost.additions,
-                    multiplications=cost.multiplications,
-                    state_bytes=neurons * self._state_bytes[name],
-                    rate=spikes.rate,
-                    rates=spikes.rates,
-                    rate_std=spikes.spread.deviation,
-                    spikes=(spikes.weighed if spikes.kind == "integer" else spikes.nonzeros)
-                    / images,
-                )
+        layers = ((name, self._model.get_submodule(name)) for name in self._spikes)
+        return [
+            neuron_row(
+                name,
+                type(module).__name__,
+                self._spikes[name],
+                update_cost(module),
+                self._bytes_per_value[name],
+                images,
+                self._steps,
             )
-        return found
+            for name, module in layers
+        ]
 
     def uncounted(self, images: int) -> list[Uncounted]:
-        """What multiplies and is in no row, summed up by module and operation."""
+        """What multiplies and is in no row, summed by module and operation."""
         per_step = images * self._steps
         return [
             Uncounted(
@@ -384,19 +323,3 @@ class OperationCounter(TorchDispatchMode):
             )
             for (module, operation), done in self._uncounted.items()
         ]
-
-    def _named(self) -> dict[str, RunningRow]:
-        rows = self._rows.values()
-        total = Counter(row.module for row in rows)
-        owned = Counter(row.module for row in rows if row.owned)
-        leaves = {
-            name for name, module in self._model.named_modules() if not any(module.children())
-        }
-        named: dict[str, RunningRow] = {}
-        for row in rows:
-            alone = row.owned and owned[row.module] == 1
-            alone |= row.module in leaves and total[row.module] == 1
-            name = row.module if alone and row.module else f"{row.module}.{row.kind}".lstrip(".")
-            numbered = chain([name], (f"{name}_{i}" for i in count(1)))
-            named[next(free for free in numbered if free not in named)] = row
-        return named

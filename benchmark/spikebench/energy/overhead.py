@@ -1,4 +1,4 @@
-"""What counting costs: a counted pass against a plain one of the same batch, in turns."""
+"""What counting costs: the time of a counted pass over that of a plain one, taken in turns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Overhead:
 
     @property
     def ratios(self) -> list[float]:
-        """How many times a plain pass a counted one takes, by round."""
+        """The time of a counted pass over that of a plain one, by round."""
         return [counted / plain for plain, counted in zip(self.plain, self.counted, strict=True)]
 
     @property

@@ -1,4 +1,4 @@
-"""Counting the synaptic operations that a model really runs, streamed over a data set.
+"""Count the synaptic operations that a model really runs, streamed over a data set.
 
 A dispatch mode sees every convolution, matrix product and elementwise product of activations below
 modules and functionals alike; forward hooks say which module is running. Attention runs through its
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spikebench.energy.batches import FindImages, images_of
+from spikebench.energy.batches import FindImages, images_of, number_of
 from spikebench.energy.operation_counter import OperationCounter
 from spikebench.energy.operations import OperationReport
 from spikebench.forms import Form
@@ -35,10 +35,10 @@ def profile_operations(
     form: Form = "as-coded",
     progress: Callable[[int], object] | None = None,
 ) -> OperationReport:
-    """Count the operations of a model over a data set, with one forward pass a batch.
+    """Count the operations of a model over a data set, with one forward pass per batch.
 
     The model runs in eval mode without gradients and is left as it was found. Only numbers are
-    kept from one operation to the next, so the data set may be of any length.
+    kept from one operation to the next, so the data set may have any length.
 
     A row is named after the module whose operation it is: the module itself where the weight is
     its own parameter, or where the operation is the only one of a module without submodules;
@@ -82,12 +82,11 @@ def profile_operations(
     with evaluating(model), counter.hooks():
         for batch in batches:
             found = images_of(batch, images)
-            held = found if isinstance(found, int) else len(found)
-            if held == 0:
+            if number_of(found) == 0:
                 continue
-            with torch.no_grad(), _plain_attention(), counter.pass_over_model(found):
+            with torch.no_grad(), _plain_attention(), counter.forward_pass(found):
                 forward(model, batch)
-            total += held
+            total += number_of(found)
             if progress is not None:
                 progress(total)
     if total == 0:
@@ -114,7 +113,7 @@ def _time_steps(model: nn.Module) -> int:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and afterwards each module of it as it was."""
+    """Put a model into evaluation mode; afterwards each of its modules is as it was."""
     training = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

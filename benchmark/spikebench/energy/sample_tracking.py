@@ -1,10 +1,15 @@
-"""How the samples of a batch lie in the tensors of a pass: which axis is time, which the images.
+"""Which axis of the tensors of a pass is time, and which the images.
 
-Nothing in a tensor says which of its axes is time, and a shape that fits by chance, such as that of
-regions of interest, proves nothing. What is known comes from two sources: the batch, whose first
-axis is the images, and neurons, which give `(T, B, ...)` or, called once a time step, `(B, ...)`.
-Views keep it, and operations that work on each sample alone hand it on from input to output. Of any
-other tensor the samples count as not told apart.
+Nothing in a tensor says so, and a shape that fits by chance, such as that of regions of interest,
+proves nothing. What is known comes from two sources: the images of the batch, and neurons, which
+give `(T, B, ...)` or, called once per time step, `(B, ...)`. Views keep it, and operations that
+work on each sample alone hand it on from input to output. In any other tensor samples count as not
+told apart.
+
+With T = 4 and 2 images: a LIF gives `(4, 2, C, H, W)`, noted as 4 steps of 2 images. Its view
+`flatten(0, 1)` has the same storage, so it is known too, and the convolution that reads it gives
+`(8, C', H', W')` of 8 samples, time first; its 8 counts of non-zeros become a table `(4, 2)`. A
+pooled tensor in which the samples were transposed has another slowest axis, and is not told apart.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ _REDUCTIONS = {"aten::mean", "aten::sum", "aten::amax"}
 
 
 class SampleTracker:
-    """The layouts of one pass.
+    """Follows the samples of a batch through one pass, by the storages of tensors.
 
     Args:
         steps: time steps that an image is seen for.
@@ -45,12 +50,12 @@ class SampleTracker:
         self.whole = SampleShape(steps, images)
         self._known: dict[StorageKey, tuple[SampleShape, int]] = {}
         self._spikes: set[StorageKey] = set()
-        self._single: set[StorageKey] = set()
+        self._one_by_one: set[StorageKey] = set()  # images, one tensor each
 
     def note_images(self, images: Tensor | Sequence[Tensor]) -> None:
         """Note the images of a batch: one tensor `(B, ...)`, or one tensor for each."""
         if not isinstance(images, Tensor):
-            self._single = {storage_of(x) for x in images}
+            self._one_by_one = {storage_of(x) for x in images}
         elif images.dim() > 1:
             self._note(images, SampleShape(images=self.whole.images))
 
@@ -61,12 +66,12 @@ class SampleTracker:
 
     def as_samples(self, x: Tensor) -> Tensor:
         """`(T, B, ...)` with its samples as one first axis, if it is known to be that."""
-        if self.whole.samples > 1 and _begins(x, self.whole) and self._of(x) == self.whole:
+        if self.whole.total > 1 and _begins(x, self.whole) and self._of(x) == self.whole:
             return x.flatten(0, 1)
         return x
 
     def _of_spikes(self, neuron: nn.Module, x: Tensor) -> SampleShape:
-        """Ours have time first; of others a mode says so, or a shape that can be nothing else."""
+        """Ours give time first; others say so by a mode, or by a shape that fits nothing else."""
         steps, images = self.whole
         mode = getattr(neuron, "step_mode", "m" if isinstance(neuron, Neuron) else None)
         single = x.dim() > 0 and x.shape[0] == images
@@ -77,13 +82,16 @@ class SampleTracker:
         return SampleShape(steps=steps) if mode == "m" and len(x) == steps else SampleShape()
 
     def are_spikes(self, x: Tensor) -> bool:
-        """Whether a tensor is what a neuron gave, a view of it or a copy."""
+        """Whether a tensor is what a neuron gave, or a view or copy of it."""
         return storage_of(x) in self._spikes
 
     def follow(self, func: Any, name: str, args: Sequence[Any], result: Any) -> None:
-        """Note what becomes of samples in an operation; norms give their statistics as well."""
+        """Note what becomes of samples in an operation.
+
+        Only the first output is followed: norms also give their statistics.
+        """
         output = next(tensors_in([result]), None)
-        self._follow_single(name, args, output)
+        self._follow_one_by_one(name, args, output)
         x = next((x for x in tensors_in(args) if self._knows(x)), None)
         if x is None or output is None or output.dim() == 0:
             return
@@ -104,52 +112,53 @@ class SampleTracker:
         elif name in _REDUCTIONS:
             self._note(output, self._of_reduction(x, args))
 
-    def _follow_single(self, name: str, args: Sequence[Any], output: Tensor | None) -> None:
+    def _follow_one_by_one(self, name: str, args: Sequence[Any], output: Tensor | None) -> None:
         """Images that come one by one are normalised and padded, and then stacked."""
-        singles = [storage_of(x) in self._single for x in tensors_in(args)] if self._single else []
-        if output is None or not any(singles):
+        if output is None or not self._one_by_one:
+            return
+        singles = [storage_of(x) in self._one_by_one for x in tensors_in(args)]
+        if not any(singles):
             return
         if name == "aten::stack":
             first = len(args) == 1 or args[1] == 0
             if all(singles) and first and len(singles) == self.whole.images:
                 self._note(output, SampleShape(images=self.whole.images))
         elif sum(singles) == 1:
-            self._single.add(storage_of(output))
+            self._one_by_one.add(storage_of(output))
 
     def of_samples(self, *tensors: Tensor) -> SampleShape:
-        """Of tensors that lie alike and whose first axis is samples, or several rows of each."""
+        """The samples of tensors that lie alike: their first axis is these, or rows of each."""
         for x in tensors:
-            layout = self._of(x)
-            if layout.samples > 1 and len(x) % layout.samples == 0:
-                return layout
-            # one image, the same at all time steps
-            if (
-                self._knows(x)
-                and len(x) == self.whole.samples == self.whole.steps
-                and not x.stride(0)
-            ):
+            samples = self._of(x)
+            if samples.total > 1 and len(x) % samples.total == 0:
+                return samples
+            repeated = self._knows(x) and not x.stride(0)  # one image, the same at all time steps
+            if repeated and len(x) == self.whole.total == self.whole.steps:
                 return self.whole
         return SampleShape()
 
     def of_masked(self, shape: Sequence[int], *operands: Tensor) -> SampleShape:
-        """Of an elementwise product of the given shape."""
+        """The samples of an elementwise product of the given shape."""
         known = any(self._of(x) == self.whole for x in operands)
-        fits = tuple(shape[:2]) == self.whole or shape[0] == self.whole.samples
+        fits = tuple(shape[:2]) == self.whole or shape[0] == self.whole.total
         return self.whole if known and fits else SampleShape()
 
-    def _note(self, x: Tensor, layout: SampleShape) -> None:
-        self._known[storage_of(x)] = (layout, _span(x))
+    def _note(self, x: Tensor, samples: SampleShape) -> None:
+        self._known[storage_of(x)] = (samples, _span(x))
 
     def _knows(self, x: Tensor) -> bool:
         return x.layout is torch.strided and storage_of(x) in self._known
 
     def _of(self, x: Tensor) -> SampleShape:
-        """The layout of a tensor whose first axis runs over all of what was noted."""
-        layout, span = self._known.get(storage_of(x), (SampleShape(), 0))
-        return layout if _leads(x) and _span(x) == span else SampleShape()
+        """The samples of a tensor whose first axis runs over all of what was noted."""
+        samples, span = self._known.get(storage_of(x), (SampleShape(), 0))
+        return samples if _leads(x) and _span(x) == span else SampleShape()
 
     def _of_copy(self, x: Tensor) -> SampleShape:
-        """Also of an image repeated over time without a copy, and of time and images swapped."""
+        """The samples of a copy of `x`.
+
+        `x` may also be an image expanded over time, or have time and images swapped.
+        """
         if _leads(x) or x.dim() < 2:
             return self._of(x)
         images = SampleShape(images=self.whole.images)

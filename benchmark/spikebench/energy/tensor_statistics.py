@@ -1,4 +1,4 @@
-"""What one tensor carries: how many non-zeros, where they lie, and which kind of values they are.
+"""Statistics of one tensor: how many non-zeros, where they lie, and which kind of values they are.
 
 Every count is a whole number held in int or float64, so nothing is ever rounded.
 """
@@ -21,18 +21,18 @@ _SAMPLE = 4096  # values looked at first: most real-valued tensors show there wh
 
 
 class SampleShape(NamedTuple):
-    """How the samples of a batch lie along the first axes of a tensor: time first, then images.
+    """How many samples of a batch can be told apart along the first axis of a tensor, time first.
 
     Attributes:
-        steps: time steps told apart; 1 where they are not.
-        images: images told apart; 1 where they are not.
+        steps: time steps; 1 where they are not told apart.
+        images: images; 1 where they are not told apart.
     """
 
     steps: int = 1
     images: int = 1
 
     @property
-    def samples(self) -> int:
+    def total(self) -> int:
         """Time steps times images."""
         return self.steps * self.images
 
@@ -41,10 +41,10 @@ class Values(NamedTuple):
     """The non-zero values of a tensor.
 
     Attributes:
-        constant: the one they all equal, or None.
+        constant: the value they all equal, or None.
         whole: whether they are whole numbers.
-        low: the lowest value, zero included; without end where values are not whole and differ.
-        high: the highest.
+        low: the lowest value, zero included; -inf where values are not whole and differ.
+        high: the highest, likewise.
     """
 
     constant: float | None
@@ -59,19 +59,21 @@ _REAL = Values(None, False, -math.inf, math.inf)
 class TensorStatistics:
     """Counts of one tensor, found as they are asked for; the tensor itself is never kept.
 
+    Methods take the tensor again, as `x`.
+
     Attributes:
         elements: how many values the tensor has.
     """
 
     def __init__(self, x: Tensor) -> None:
         self.elements = x.numel()
-        self._tally: NonzeroCounts | None = None
+        self._nonzero_counts: NonzeroCounts | None = None
         self._nonzeros = 0
         self._values: Values | None = None
         self._sums: dict[Hashable, Tensor] = {}
 
     def nonzeros(self, x: Tensor) -> int:
-        """How many values of `x`, the tensor these statistics are of, are not zero."""
+        """How many values of `x` are not zero."""
         self._counted(x)
         return self._nonzeros
 
@@ -84,9 +86,9 @@ class TensorStatistics:
         return self._values
 
     def weighing(self, x: Tensor) -> tuple[bool, int]:
-        """Whether magnitudes of `x` have to be summed; if not, what each non-zero weighs.
+        """Whether magnitudes of `x` have to be summed; if not, the magnitude of every non-zero.
 
-        Real values have no weight; 1 stands for it.
+        Real values are not weighed; for them it is 1.
         """
         values = self.values(x)
         if values.constant is None:
@@ -107,29 +109,29 @@ class TensorStatistics:
             self._sums[key] = self._sum(x, dims, weigh)
         return self._sums[key].double()
 
-    def by_sample(self, x: Tensor, layout: SampleShape, weigh: bool = False) -> Tensor:
+    def by_sample(self, x: Tensor, samples: SampleShape, weigh: bool = False) -> Tensor:
         """Non-zeros, or magnitudes, of each sample: float64 `(steps, images)`.
 
         Args:
-            x: the tensor these statistics are of; where there are samples to tell apart, its first
-                axis is these, or several rows or heads of each.
-            layout: the samples.
+            x: the tensor these statistics are of; where samples can be told apart, its first axis
+                is these, or several rows or heads of each.
+            samples: how many.
             weigh: as for `sums`.
         """
-        by_sample = self._counted(x).by_sample
-        if not weigh and len(by_sample) % layout.samples == 0:
-            return by_sample.view(layout.samples, -1).sum(1).view(layout)
+        by_first_axis = self._counted(x).by_sample
+        if not weigh and len(by_first_axis) % samples.total == 0:
+            return sum_samples(by_first_axis, samples)
         maps = merged_axes(x) if x.dim() > 1 else x.view(-1, 1)
-        return self.sums(maps, (1,), weigh).reshape(layout.samples, -1).sum(1).view(layout)
+        return sum_samples(self.sums(maps, (1,), weigh), samples)
 
     def _counted(self, x: Tensor) -> NonzeroCounts:
-        if self._tally is None:
+        if self._nonzero_counts is None:
             maps = merged_axes(x)
-            self._tally = count_nonzeros(maps)
-            self._nonzeros = int(self._tally.by_sample.sum())
-            if self._tally.by_position is not None:
-                self._sums[tuple(maps.shape), (1,), False] = self._tally.by_position
-        return self._tally
+            self._nonzero_counts = count_nonzeros(maps)
+            self._nonzeros = int(self._nonzero_counts.by_sample.sum())
+            if self._nonzero_counts.by_position is not None:
+                self._sums[tuple(maps.shape), (1,), False] = self._nonzero_counts.by_position
+        return self._nonzero_counts
 
     def _sum(self, x: Tensor, dims: tuple[int, ...], weigh: bool) -> Tensor:
         summed = math.prod(x.shape[dim] for dim in dims)
@@ -150,11 +152,29 @@ class TensorStatistics:
         return counted.to(dtype).sum(dims).double()
 
 
+class TensorRead(NamedTuple):
+    """A tensor that an operation reads.
+
+    Attributes:
+        values: the tensor.
+        statistics: what it carries.
+        samples: how many samples can be told apart along its first axis.
+    """
+
+    values: Tensor
+    statistics: TensorStatistics
+    samples: SampleShape
+
+    def by_sample(self, weigh: bool = False) -> Tensor:
+        """Non-zeros, or magnitudes, of each sample: float64 `(steps, images)`."""
+        return self.statistics.by_sample(self.values, self.samples, weigh)
+
+
 class StatisticsCache:
     """Statistics of the last few tensors, so that q, k and v count their common input once.
 
-    A tensor is recognised by its storage, through a weak reference that also keeps the address from
-    being used again, and by its version, which every write in place raises.
+    A tensor is recognised by its storage and by its version, which every write in place raises. The
+    weak reference to the storage also keeps its address from being used again.
     """
 
     def __init__(self, size: int = 16) -> None:
@@ -165,9 +185,9 @@ class StatisticsCache:
         """The statistics of `x`."""
         if x.is_inference():  # has no version
             return TensorStatistics(x)
-        layout = x.numel() if x.is_contiguous() else (tuple(x.shape), x.stride())
+        strides = x.numel() if x.is_contiguous() else (tuple(x.shape), x.stride())
         storage = StorageWeakRef(x.untyped_storage())
-        key = (storage, x.storage_offset(), x.dtype, layout, x._version)
+        key = (storage, x.storage_offset(), x.dtype, strides, x._version)
         if key not in self._entries:
             self._entries[key] = TensorStatistics(x)
             if len(self._entries) > self._size:
@@ -178,6 +198,11 @@ class StatisticsCache:
 def merged_axes(x: Tensor) -> Tensor:
     """Maps `(samples, C, ...)` as `(samples, C, positions)`: a view, in both memory layouts."""
     return x.flatten(2) if x.dim() > 3 else x
+
+
+def sum_samples(counts: Tensor, samples: SampleShape) -> Tensor:
+    """Counts `(several rows of each sample, ...)` as `(steps, images)`."""
+    return counts.reshape(samples.total, -1).sum(1).view(samples)
 
 
 def _count(mask: Tensor) -> int:
@@ -196,7 +221,7 @@ def _values(x: Tensor, nonzeros: int) -> Values:
     if not (math.isfinite(low) and math.isfinite(high)):
         return _REAL
     constant = high if high != 0 else low
-    if low in (0, constant):  # so no value lies beyond the constant
+    if low in (0, constant):  # no value lies beyond the constant
         equal = x >= constant if constant > 0 else x <= constant
         if _count(equal) == nonzeros:
             return Values(constant, float(constant).is_integer(), min(low, 0.0), max(high, 0.0))

@@ -31,7 +31,7 @@ class WeightTracker:
         return x.layout is torch.strided and storage_of(x) in self._names
 
     def names(self, x: Tensor) -> list[str]:
-        """The full names of the parameter that `x` is, or is a view of; none if it is computed."""
+        """The full names of the parameter that `x` is or is a view of; empty if it is computed."""
         return self._names.get(storage_of(x), [])
 
     def follow(self, func: Any, args: Sequence[Any], output: Any) -> None:
@@ -65,7 +65,7 @@ def _written(func: Any) -> list[int]:
 
 
 def storage_of(x: Tensor) -> StorageKey:
-    """The storage of `x`, as a key that neither keeps its memory nor can be taken for another."""
+    """The storage of `x`, as a key that keeps no memory alive and names no other storage."""
     return StorageWeakRef(x.untyped_storage())
 
 

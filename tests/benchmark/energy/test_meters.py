@@ -15,12 +15,16 @@ from spikebench.energy import meters
 from spikebench.energy.meters import (
     Measurement,
     available_meters,
-    measure_energy,
     measured_mj_per_image,
 )
 from tests import forkserver
 
 SPAN = 262_143_328_850  # microjoules, of an Intel Xeon
+
+
+def measure(work, min_seconds: float = meters.MIN_SECONDS) -> Measurement:
+    """What all meters read while some work is done."""
+    return meters._measure(work, meters._readable(), [], min_seconds)
 
 
 class Machine:
@@ -119,7 +123,7 @@ class Model(nn.Module):
 def test_work_is_repeated_until_the_window_is_long_enough(machine: Machine):
     add_package(machine)
     machine.gpus = {0: 250, 1: 60}
-    measured = measure_energy(lambda: machine.work(0.3))
+    measured = measure(lambda: machine.work(0.3))
     assert measured.repeats == 7
     assert measured.seconds == pytest.approx(2.1)
     assert measured.joules == pytest.approx(
@@ -129,19 +133,19 @@ def test_work_is_repeated_until_the_window_is_long_enough(machine: Machine):
 
 def test_the_window_may_be_as_long_as_one_likes(machine: Machine):
     add_package(machine)
-    assert measure_energy(lambda: machine.work(3), min_seconds=0).repeats == 1
-    assert measure_energy(lambda: machine.work(3), min_seconds=10).repeats == 4
+    assert measure(lambda: machine.work(3), min_seconds=0).repeats == 1
+    assert measure(lambda: machine.work(3), min_seconds=10).repeats == 4
 
 
 @pytest.mark.parametrize("seconds", [-1.0, inf, float("nan")])
 def test_a_window_of_no_length_is_refused(machine: Machine, seconds: float):
-    with pytest.raises(ValueError, match=f"min_seconds is {seconds}; expected a number"):
-        measure_energy(lambda: None, min_seconds=seconds)
+    with pytest.raises(ValueError, match=str(seconds)):
+        measure(lambda: None, min_seconds=seconds)
 
 
 def test_a_counter_that_starts_again_loses_nothing(machine: Machine):
     machine.add_zone("intel-rapl:0", "package-0", watts=40, start=SPAN - 50_000_000)
-    measured = measure_energy(lambda: machine.work(2))
+    measured = measure(lambda: machine.work(2))
     assert int((machine.powercap / "intel-rapl:0" / "energy_uj").read_text()) == 30_000_000
     assert measured.joules == pytest.approx({"rapl:package-0": 80})
 
@@ -153,8 +157,8 @@ def test_a_driver_loaded_again_is_an_error_and_no_number(machine: Machine):
         machine.work(2)
         machine.gpus[0] = 1
 
-    with pytest.raises(RuntimeError, match="nvml:0 went from 25000.0 J back to 102.0 J"):
-        measure_energy(work)
+    with pytest.raises(RuntimeError, match="nvml:0.*25000.*102"):
+        measure(work)
 
 
 def test_all_packages_and_the_platform_are_meters_of_their_own(machine: Machine):
@@ -167,7 +171,7 @@ def test_all_packages_and_the_platform_are_meters_of_their_own(machine: Machine)
         "rapl:package-1": None,
         "rapl:psys": None,
     }
-    joules = measure_energy(lambda: machine.work(2)).joules
+    joules = measure(lambda: machine.work(2)).joules
     assert joules == pytest.approx({"rapl:package-0": 20, "rapl:package-1": 40, "rapl:psys": 198})
 
 
@@ -175,9 +179,7 @@ def test_a_meter_that_stands_still_is_absent(machine: Machine, caplog: pytest.Lo
     machine.add_zone("intel-rapl:0", "package-0", watts=10)
     machine.add_zone("intel-rapl:1", "psys", watts=0)
     with caplog.at_level(logging.WARNING, "spikebench"):
-        assert measure_energy(lambda: machine.work(2)).joules == pytest.approx(
-            {"rapl:package-0": 20}
-        )
+        assert measure(lambda: machine.work(2)).joules == pytest.approx({"rapl:package-0": 20})
     assert caplog.messages == ["rapl:psys stood still for 2 s: not measured"]
 
 
@@ -186,20 +188,20 @@ def test_no_process_polls_while_we_measure(machine: Machine, monkeypatch: pytest
 
     add_package(machine)
     monkeypatch.setattr(rapl, "RaplWraparoundTracker", lambda *_: pytest.fail("started a process"))
-    assert measure_energy(lambda: machine.work(2)).joules
+    assert measure(lambda: machine.work(2)).joules
 
 
 def test_an_error_of_the_work_is_raised(machine: Machine):
     add_package(machine)
     with pytest.raises(ZeroDivisionError):
-        measure_energy(lambda: 1 / 0)
+        measure(lambda: 1 / 0)
 
 
 def test_without_the_library_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "zeus", None)
     reason = "Zeus is not installed: pip install 'spikebench[energy]'"
     assert available_meters() == {"nvml": reason, "rapl": reason}
-    assert measure_energy(lambda: None, min_seconds=0).joules == {}
+    assert measure(lambda: None, min_seconds=0).joules == {}
 
 
 def test_without_powercap_it_names_the_folder(machine: Machine):
@@ -226,7 +228,7 @@ def test_a_counter_for_root_only_is_named_with_its_remedy(
         f"{machine.powercap}/intel-rapl:0/energy_uj is not readable: run as root, or "
         f"sudo chmod -R a+r {machine.powercap} (until the next boot)"
     )
-    assert measure_energy(lambda: machine.work(2)).joules == {}
+    assert measure(lambda: machine.work(2)).joules == {}
 
 
 def test_a_broken_zone_is_named(machine: Machine):
@@ -244,13 +246,13 @@ def test_a_gpu_without_the_counter_is_named_and_the_others_are_read(machine: Mac
     assert found["nvml:0"] == (
         "this GPU does not count energy, as those before Volta: Not Supported"
     )
-    assert measure_energy(lambda: machine.work(2)).joules == pytest.approx({"nvml:1": 120})
+    assert measure(lambda: machine.work(2)).joules == pytest.approx({"nvml:1": 120})
 
 
 def test_gpus_are_numbered_as_torch_numbers_them(machine: Machine, monkeypatch: pytest.MonkeyPatch):
     machine.gpus = {0: 250, 1: 60}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert measure_energy(lambda: machine.work(2)).joules == pytest.approx({"nvml:0": 120})
+    assert measure(lambda: machine.work(2)).joules == pytest.approx({"nvml:0": 120})
 
 
 @pytest.mark.parametrize(
@@ -323,14 +325,14 @@ def test_what_still_runs_on_the_gpu_is_waited_for(
     add_package(machine)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: machine.work(1))
-    measured = measure_energy(lambda: machine.work(2))
+    measured = measure(lambda: machine.work(2))
     assert measured.seconds == 3
     assert measured.joules["rapl:package-0"] == pytest.approx(120)
 
 
 def test_no_images_is_an_error(machine: Machine):
     add_package(machine)
-    with pytest.raises(ValueError, match="there is no image to measure"):
+    with pytest.raises(ValueError, match="no image"):
         measured_mj_per_image(Model(), [])
 
 
@@ -338,7 +340,7 @@ def test_a_machine_without_meters_reports_no_number_and_runs_nothing():
     if None in available_meters().values():
         pytest.skip("this machine has a meter")
     assert all(available_meters().values())
-    measured = measure_energy(lambda: None, min_seconds=0)
+    measured = measure(lambda: None, min_seconds=0)
     assert measured == Measurement({}, measured.seconds, 1)
     model = Model()
     assert measured_mj_per_image(model, (pytest.fail("loaded a batch") for _ in range(1))) == {}
