@@ -23,8 +23,9 @@ SPAN = 262_143_328_850  # microjoules, of an Intel Xeon
 
 
 def measure(work, min_seconds: float = meters.MIN_SECONDS) -> Measurement:
-    """What all meters read while some work is done."""
-    return meters._measure(work, meters._readable(), [], min_seconds)
+    """What all meters read while some work is done, the current CUDA device waited for."""
+    devices = [torch.device("cuda")] if torch.cuda.is_initialized() else []
+    return meters._measure(work, meters._readable(), devices, min_seconds)
 
 
 class Machine:
