@@ -1,4 +1,4 @@
-"""A backbone in another installed package runs in all three tasks without another line of code."""
+"""What another installed package brings runs without another line of code."""
 
 from __future__ import annotations
 
@@ -52,3 +52,38 @@ def test_all_tasks_tables_and_page(installed, with_package, helpers):
     page = with_package("leaderboard", "build", "work_dirs/trial", "--out", "page")
     assert page.returncode == 0, page.stderr
     assert (with_package.folder / "page" / "index.html").exists()
+
+
+def test_one_of_each(with_package):
+    """The package's neuron in its backbone, on its data set and in its task, on its chip."""
+    folder = with_package.folder
+    (folder / "stripes.py").write_text(
+        "model = dict(backbone='tiny_spiking_convnet', time_steps=2)\n"
+        "data = dict(name='stripes', batch_size=8)\n"
+        "trainer = dict(max_epochs=3, precision='32-true')\n"
+    )
+    (folder / "turn.json").write_text('{"steps": 20, "lr": 0.003}')
+    (folder / "suite.yaml").write_text(
+        "name: tiny\n"
+        "backbones: [{name: tiny_spiking_convnet, arguments: {neuron: halving}}]\n"
+        "tasks:\n"
+        "  - {task: classification, config: stripes.py}\n"
+        "  - {task: turn, config: turn.json}\n"
+    )
+    done = with_package("run", "suite.yaml")
+    assert done.returncode == 0, done.stderr
+    records = {record.task: record for _, record in find_records(folder / "work_dirs" / "tiny")}
+    assert records.keys() == {"classification", "turn"}
+    for record in records.values():
+        assert record.status == "finished", record.error
+        assert record.dataset.name == "stripes"
+        assert (record.dataset.train_samples, record.dataset.test_samples) == (64, 32)
+        assert record.backbone.arguments["neuron"] == "halving"
+        assert record.energy_mj["tiny-chip"] > 0
+        rates = [layer.rate for layer in record.operations.neurons]
+        assert len(rates) >= 3
+        assert any(0 < rate < 1 for rate in rates)
+    assert records["classification"].metrics["top1"].value > 0.9
+    assert records["turn"].metrics["error"].value < 20
+    for title in ("Accuracy", "Turn", "tiny-chip"):
+        assert title in done.stdout
