@@ -58,11 +58,11 @@ def test_one_of_each(with_package):
     """The package's neuron in its backbone, on its data set and in its task, on its chip."""
     folder = with_package.folder
     (folder / "stripes.py").write_text(
-        "model = dict(backbone='tiny_spiking_convnet', time_steps=2)\n"
+        "model = dict(backbone='tiny_spiking_convnet', time_steps=2, optimizer=dict(lr=0.01))\n"
         "data = dict(name='stripes', batch_size=8)\n"
-        "trainer = dict(max_epochs=3, precision='32-true')\n"
+        "trainer = dict(max_epochs=10, precision='32-true')\n"
     )
-    (folder / "turn.json").write_text('{"steps": 20, "lr": 0.003}')
+    (folder / "turn.json").write_text('{"steps": 100, "lr": 0.02}')
     (folder / "suite.yaml").write_text(
         "name: tiny\n"
         "backbones: [{name: tiny_spiking_convnet, arguments: {neuron: halving}}]\n"
