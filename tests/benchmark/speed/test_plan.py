@@ -25,10 +25,14 @@ def test_by_default_all_that_works_is_measured_in_both_modes():
         ("inference", "reference, float32"),
         ("inference", "compiled, float32"),
         ("matmul inference", "float32"),
-        ("matmul inference", "bfloat16"),
         ("training", "reference, float32"),
         ("training", "compiled, float32"),
     ]
+
+
+def test_the_floor_is_measured_in_the_precisions_asked_for():
+    found = plan_contenders("cpu", precisions=["bfloat16", "float32"])
+    assert labels(found, "matmul inference") == ["bfloat16", "float32"]
 
 
 def test_the_peer_comes_first_and_stays_as_coded():
