@@ -136,6 +136,8 @@ class Registry(Generic[T]):
             if not point.attr:
                 try:
                     point.load()
+                except CollisionError:
+                    raise
                 except Exception as error:
                     log.warning("%s", _import_failure(f"{self.kind}s", point, error))
 
@@ -148,6 +150,7 @@ class Registry(Generic[T]):
             CollisionError: several packages brought that name; all are named.
         """
         if name in self._points:
+            self._read_modules()  # one of them may have the same name
             entry = self._load(name)
             point = self._points[name][0]
             self._add(name, entry, None if _is_definition(entry) else _declared(point))

@@ -108,7 +108,7 @@ class Probe(NamedTuple):
             B tensors; None if a batch is such a tensor itself.
 
     Example:
-        A batch is a dictionary, as in MMEngine: `Probe(..., images=itemgetter("inputs"))`.
+        A batch that is a dictionary: `Probe(..., images=itemgetter("inputs"))`.
     """
 
     model: Any

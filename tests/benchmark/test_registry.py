@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from spikebench.registry import CollisionError, PluginError, Registry, UnknownNameError
+from spikebench.registry import (
+    CollisionError,
+    PluginError,
+    Registry,
+    UnknownNameError,
+)
 from tests import forkserver
 
 GROUP = "spikebench.test"
@@ -151,6 +156,18 @@ def test_a_module_registers_its_entries_when_they_are_asked_for(install, monkeyp
     assert things.get("gadget")
     assert "plugin_h" not in sys.modules
     assert things.get("second")() == 2
+    assert things.names() == ["first", "gadget", "second"]
+
+
+def test_a_package_that_takes_a_name_out_of_a_module_is_a_collision(install, monkeypatch):
+    things = registry("gadget")
+    home = type(sys)("home_of_things")
+    home.things = things
+    monkeypatch.setitem(sys.modules, "home_of_things", home)
+    install("plugin_j", REGISTERS.format(home="home_of_things"), anything="plugin_j")
+    install("plugin_k", "def first(): ...\n", first="plugin_k:first")
+    with pytest.raises(CollisionError, match=r"'first'.*plugin_k"):
+        things.get("first")
     assert things.names() == ["first", "gadget", "second"]
 
 

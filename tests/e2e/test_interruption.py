@@ -10,7 +10,7 @@ import pytest
 from spikebench.results import find_records
 
 
-@pytest.mark.parametrize("task", ["classification", "detection"])
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
 def test_a_killed_run_goes_on_from_its_last_checkpoint(spikebench, task, helpers):
     suite = spikebench.suite(task)
     arguments = ("run", suite, *helpers.few(task, epochs=3))
@@ -40,6 +40,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(spikebench, task, helpers
         ("classification", signal.SIGINT),
         ("classification", signal.SIGTERM),  # Lightning has handlers of its own
         ("detection", signal.SIGINT),
+        ("detection", signal.SIGTERM),
     ],
 )
 def test_an_interrupt_is_one_line_and_leaves_what_is_done(spikebench, task, stop, helpers):
@@ -57,7 +58,9 @@ def test_an_interrupt_is_one_line_and_leaves_what_is_done(spikebench, task, stop
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_a_truncated_checkpoint_is_named(spikebench, task, helpers):
     suite = spikebench.suite(task)
-    arguments = ("run", suite, *helpers.few(task, epochs=2))
+    data = spikebench.env["SPIKEBENCH_DATA"]  # given as an argument; the environment has another
+    spikebench.env["SPIKEBENCH_DATA"] = str(spikebench.folder / "nowhere")
+    arguments = ("run", suite, "--data-root", data, *helpers.few(task, epochs=2))
     process = spikebench.start(*arguments)
     checkpoint = helpers.wait_for(spikebench.folder, "work_dirs/trial/*/epoch*", process)
     process.kill()
@@ -78,3 +81,4 @@ def test_a_truncated_checkpoint_is_named(spikebench, task, helpers):
 
     checkpoint.unlink()
     assert spikebench(*arguments).returncode == 0
+    assert not (spikebench.folder / "nowhere").exists()

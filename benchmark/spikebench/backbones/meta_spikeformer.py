@@ -75,6 +75,8 @@ class SepConv(nn.Module):
         front: makes the first layer, a neuron, or `nn.Identity` where the input is spikes.
     """
 
+    can_fuse = True
+
     def __init__(
         self, dim: int, expansion: int = 2, neuron: Factory = LIF, front: Factory = LIF
     ) -> None:

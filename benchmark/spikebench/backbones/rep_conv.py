@@ -22,6 +22,8 @@ class RepConv(nn.Module):
     its output and its padded copy.
     """
 
+    can_fuse = True
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.pw1 = nn.Conv2d(dim, dim, 1, bias=False)

@@ -42,7 +42,7 @@ class Counted:
     """A classifier and where its images come from.
 
     Attributes:
-        sample: makes so many batches of one image, always the same.
+        sample: `sample(n)` yields the same n batches of one image each time.
         num_classes: classes of the classifier.
         about_images: what the images are.
         about_weights: what the weights are.

@@ -33,7 +33,8 @@ def evaluate(
     image_size: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="Score at this resolution, of classification; several are a row each."
+            min=1,
+            help="Score at this resolution, if the task has a single image size; may be repeated.",
         ),
     ] = None,
     backbone: Annotated[

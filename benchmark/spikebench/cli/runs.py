@@ -122,7 +122,7 @@ def report(
         Path | None, typer.Option(help="Where tables go; default WORK_DIR/report.")
     ] = None,
 ) -> None:
-    """Write accuracy, detection, segmentation and energy tables (Markdown, CSV, LaTeX)."""
+    """Write a table per task, and one of energies (Markdown, CSV, LaTeX)."""
     from spikebench.report import print_tables, write_report
 
     written = write_report(work_dir, out)

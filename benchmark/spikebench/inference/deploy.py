@@ -5,8 +5,8 @@ A layer that knows more about itself than its code shows says so in a method
     def deployed(self, fold_norms: bool, fuse: bool) -> nn.Module
 
 which `deploy` calls on a copy, after those of the layers inside it. It returns what takes its
-place, or itself: without batch norms if `fold_norms`, with linear layers in a row as one if `fuse`.
-So a RepConv is three convolutions without its norms, and one dense 3x3 if fused.
+place, or itself: without batch norms if `fold_norms`, with linear layers in a row as one if `fuse`,
+which is only asked of layers with `can_fuse = True`. So a RepConv is three convolutions without its norms, and one dense 3x3 if fused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["DeployError", "deploy", "in_form"]
 
 
 def deploy(
-    model: nn.Module, fold_norms: bool = True, fuse: bool | Collection[str] = False
+    model: nn.Module, fold_norms: bool = True, fuse: bool | str | Collection[str] = False
 ) -> nn.Module:
     """Copy a model into a form for inference; `in_form` makes the named ones.
 
@@ -46,8 +46,8 @@ def deploy(
             `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` is called once and that only the norm reads what
             it gives. Norms behind linear layers stay (which axis they normalise depends on the
             input), as do norms without running statistics. What stays is logged, with the reason.
-        fuse: make linear layers in a row one dense layer: True for all layers that say how, or the
-            names of their classes. `RepConv` becomes a 3x3 convolution: the parameters of
+        fuse: make linear layers in a row one dense layer: True for all layers that can (their
+            attribute `can_fuse`), or the names of their classes. `RepConv` becomes a 3x3 convolution: the parameters of
             Meta-SpikeFormer 15M grow from 15.1 M to 33.2 M. The last two convolutions of a
             `SepConv` become a 7x7, which adds 3.6 M.
 
@@ -60,7 +60,8 @@ def deploy(
             layer of a kind to fuse.
     """
     deployed = copy.deepcopy(model).eval().requires_grad_(False)
-    names = {type(module).__name__ for module in model.modules() if _own(module)}
+    fuse = [fuse] if isinstance(fuse, str) else fuse
+    names = {type(one).__name__ for one in model.modules() if getattr(one, "can_fuse", False)}
     if not isinstance(fuse, bool) and (missing := set(fuse) - names):
         raise DeployError(
             f"no layer to fuse is a {min(missing)}; {type(model).__name__} has "

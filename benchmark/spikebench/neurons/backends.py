@@ -70,8 +70,12 @@ def use_backend(name: str) -> Iterator[None]:
         _chosen = previous
 
 
-def _requested() -> str:
-    """The backend asked for; the environment is read at each call, not at import."""
+def requested_backend() -> str:
+    """The backend asked for; the environment is read at each call, not at import.
+
+    Raises:
+        BackendError: SPIKEBENCH_NEURONS names none.
+    """
     return _chosen or _checked(os.environ.get("SPIKEBENCH_NEURONS", "auto"))
 
 
@@ -122,7 +126,7 @@ def run(
     if torch.compiler.is_compiling() or is_in_torch_dispatch_mode() or x.numel() == 0:
         # An outer compiler fuses the reference itself; a counter sees nothing inside a kernel.
         return _reference(d, x, leak, threshold)
-    requested = name = _requested()
+    requested = name = requested_backend()
     if requested == "auto":
         name = _automatic(x)
     elif (reason := available_backends(x.device.type)[name]) is not None:

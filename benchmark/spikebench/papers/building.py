@@ -26,7 +26,7 @@ class CountedModel(NamedTuple):
 
     Attributes:
         forward: runs the model on a batch; None calls it.
-        batches: gives about so many images, in batches.
+        batches: `batches(n)` yields batches of about n images in all.
         images: what they are, in words.
         time_steps: T, as the model was built.
         images_of: gives the images of a batch; None where a batch is a tensor `(B, ...)`.

@@ -61,7 +61,7 @@ class Resources:
     Attributes:
         data_root: holds one folder a data set.
         weights: files by row id.
-        limit: use only so many images; None counts on `COUNTED_IMAGES`, and scores on all.
+        limit: use at most this many images; None counts on `COUNTED_IMAGES`, and scores on all.
         work_dir: where logs of scoring land.
     """
 
@@ -86,7 +86,7 @@ def reproduce(
         table: as `load_table` gives it.
         weights: files, or `ROW=FILE`; see `assign_weights`.
         rows: ids or models of the rows to reproduce; all without.
-        limit: use only so many images.
+        limit: use at most this many images.
         work_dir: where the caller writes, and logs of scoring land.
         data_root: the folder that holds one folder per data set; None takes $SPIKEBENCH_DATA, or
             `data` in the working directory.

@@ -106,9 +106,9 @@ def plan_evaluation(
     if not weights.is_file():
         raise ConfigError(f"no such file of weights: {weights}")
     config = task.with_initial_weights(config, weights)
-    if image_size is not None:
-        config = task.with_image_size(config, image_size)
     try:
+        if image_size is not None:
+            config = task.with_image_size(config, image_size)
         named = backbone or task.backbone_of(config)
     except ConfigError as error:
         raise ConfigError(f"{config_path}: {error}") from None

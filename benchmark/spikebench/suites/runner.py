@@ -23,6 +23,7 @@ from spikebench.environment import commit, device_name, package_versions
 from spikebench.errors import UserError
 from spikebench.files import sha256
 from spikebench.forms import RECORDED_FORMS, Form
+from spikebench.neurons.backends import requested_backend
 from spikebench.progress import FILE_LOG, Progress
 from spikebench.results import Metric, Record, ResultStore
 from spikebench.suites.plan import plan, plan_evaluation, recorded_config
@@ -74,6 +75,7 @@ def run_suite(
     suite, runs = plan(path, work_dir, overrides, limit, data_root)
     outcome = Outcome(work_dir / suite.name)
     load_estimators()  # report a wrong one before training, not after
+    requested_backend()
     processes = distributed.current()
     processes.on_main(lambda: _check_writable(outcome.folder))
     store = ResultStore(outcome.folder)
@@ -126,6 +128,7 @@ def evaluate(
     """
     run, task = plan_evaluation(config, weights, work_dir, **options)
     load_estimators()  # report a wrong one before scoring, not after
+    requested_backend()
     _check_writable(work_dir / run.suite)
     with _interruptible() as interrupts:
         record = _recorded(run, task, PROFILE_IMAGES, interrupts, weights)
@@ -169,7 +172,7 @@ def _recorded(
             results = _results(run, task, profile_images, weights)
             return Record(status="finished", **about, **results)
     except Exception as error:
-        if interrupts:  # torch.save and MMEngine's Config make other exceptions of it
+        if interrupts:  # torch.save and other libraries turn it into other exceptions
             raise KeyboardInterrupt from error
         message = " ".join(str(error).split())
         trace = run.folder / ("error.log" if processes.is_main else f"error.{processes.rank}.log")

@@ -37,7 +37,7 @@ class SmallImagesDataModule(DataModule):
         num_workers: loader processes.
         padding: pixels by which training images are padded before they are cropped.
         augment: what happens to training images besides; a dictionary of its fields, too.
-        limit: use only so many images of each split, spread evenly over them.
+        limit: use at most this many images of each split, spread evenly over them.
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
 
     Attributes:

@@ -22,7 +22,7 @@ class DigitScenesDetection(CocoDataset):
     Args:
         split: "train" or "test".
         root: the data root; None takes the default of `spikebench.files.data_root`.
-        **options: those of `CocoDataset`, less where the files are.
+        **options: those of `CocoDataset`, except the locations of files.
     """
 
     METAINFO = {"name": NAME, "classes": CLASSES, "palette": None}

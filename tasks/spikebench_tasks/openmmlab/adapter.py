@@ -28,13 +28,13 @@ class SpikingBackbone(BaseModule):
         time_steps: T.
         out_indices: which of the backbone's maps to give; None gives all of `min_stride` or more.
         min_stride: finer maps are left out where `out_indices` is None.
-        one_per_stride: whether, where `out_indices` is None, of maps with one stride only the
-            deepest is given.
-        keep_time: whether neck and heads, which then must be spiking ones, go through all time
-            steps; else they read the mean over time in a single one.
-        published_strides: whether anchors, RoI features and decode heads take each map for half as
-            fine as the one before, as in the published detectors, where the last map of
-            Meta-SpikeFormer, at stride 16, goes for one at stride 32. It is for their weights.
+        one_per_stride: whether only the deepest of several maps with the same stride is given, if
+            `out_indices` is None.
+        keep_time: whether neck and heads, which must then be spiking, run for all T time steps;
+            otherwise they run once, on the mean over time.
+        published_strides: whether each map counts as half as fine as the one before, as in the
+            published detectors, which treat Meta-SpikeFormer's last map, at stride 16, as one at
+            stride 32. Needed only to load their weights.
         arguments: further arguments of the backbone.
         init_cfg: None, or `dict(type='Pretrained', checkpoint=PATH)`: weights of this backbone or
             of a classifier with it, as `load_weights` takes them.

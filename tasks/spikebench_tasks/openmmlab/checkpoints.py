@@ -46,10 +46,9 @@ class PlainCheckpointHook(CheckpointHook):
     checkpoint. The buffers only smooth the figures of the log, and are left out. The
     checkpoint before the last is kept, unless `max_keep_ckpts` says otherwise.
 
-    Who goes on from a checkpoint gets the weights of who was never interrupted, in every bit on a
-    CPU. For that, gradients that are accumulated and not yet applied are in the checkpoint (of
-    several processes their mean, which is what would be applied), and with every checkpoint all
-    random numbers start anew, from the seed, the iteration and the number of the process.
+    On CPU, a resumed run reproduces an uninterrupted one bit for bit. To do so, checkpoints also hold
+    accumulated gradients that are not yet applied (their mean over processes), and all random
+    generators are seeded again at each checkpoint, from seed, iteration and rank.
 
     Args:
         interval: epochs or iterations between two checkpoints; by default one epoch, or, where
@@ -108,8 +107,8 @@ class PlainCheckpointHook(CheckpointHook):
 class SafeRunner(Runner):
     """A Runner that reads only weights and plain data from checkpoints.
 
-    What it goes on from must fit in every key. What it starts from (`load_from`) may be of another
-    model: it takes what fits, and says what does not.
+    A checkpoint to resume from must match in every key. `load_from` may be of another model: what
+    fits is loaded, and what does not is logged.
     """
 
     def load_checkpoint(

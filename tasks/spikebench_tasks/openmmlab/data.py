@@ -9,10 +9,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmengine.registry import DATASETS, Registry
+from mmengine.registry import DATASETS, DefaultScope, Registry
 from mmengine.utils import import_modules_from_strings
 
 from spikebench.task import ConfigError, MissingDataError
@@ -37,10 +38,13 @@ def located(config: Mapping[str, Any], data_root: Path) -> dict[str, Any]:
     moved = {
         key: _moved(value, root) if key in named else value for key, value in dict(config).items()
     }
-    for split in SPLITS:
-        for _, described in leaves((moved.get(f"{split}_dataloader") or {}).get("dataset") or ()):
-            if "root" in constructor_arguments(DATASETS, described.get("type")):
-                described.setdefault("root", str(root))
+    scope = config.get("default_scope")
+    with DefaultScope.overwrite_default_scope(scope) if scope else nullcontext():
+        for split in SPLITS:
+            loader = moved.get(f"{split}_dataloader") or {}
+            for _, described in leaves(loader.get("dataset") or ()):
+                if "root" in constructor_arguments(DATASETS, described.get("type")):
+                    described.setdefault("root", str(root))
     return moved
 
 

@@ -42,10 +42,12 @@ class Fire(nn.Module):
         super().__init__()
         self.time_steps = time_steps
         self.neuron = neuron_factory(neuron, time_steps)(**options)
-        if update_cost(self.neuron).outputs > 1:
+        outputs = update_cost(self.neuron).outputs
+        if outputs > 1:
             raise ConfigError(
-                f"neuron={neuron!r} with spike_driven=True makes several time steps of one, which "
-                "necks and heads cannot read; expected spike_driven=False"
+                f"neuron={neuron!r} with {options} gives {outputs} time steps for each one, which "
+                "necks and heads cannot read; choose options that give one (of ilif: "
+                "spike_driven=False)"
             )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class DigitScenesSegmentation(BaseSegDataset):
     Args:
         split: "train" or "test".
         root: the data root; None takes the default of `spikebench.files.data_root`.
-        **options: those of `BaseSegDataset`, less where the files are.
+        **options: those of `BaseSegDataset`, except the locations of files.
     """
 
     METAINFO = {

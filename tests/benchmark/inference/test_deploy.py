@@ -295,6 +295,8 @@ class TestTheCopy:
 class Doubled(nn.Module):
     """Somebody else's layer, which says itself how it is deployed: two linear layers in a row."""
 
+    can_fuse = True
+
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = (nn.Linear(3, 3, bias=False) for _ in range(2))
@@ -326,6 +328,10 @@ class TestALayerThatSaysHow:
     def test_a_kind_that_the_model_lacks_is_an_error(self):
         with pytest.raises(DeployError, match="RepConf.*Doubled"):
             deploy(nn.Sequential(Doubled()), fuse=["RepConf"])
+
+    def test_a_kind_that_cannot_fuse_is_an_error(self):
+        with pytest.raises(DeployError, match=r"ConvNorm.*RepConv, SepConv$"):
+            deploy(build_backbone("meta_spikeformer_nano"), fuse="ConvNorm")
 
 
 class Net(nn.Module):

@@ -31,6 +31,15 @@ def records(work: Path) -> dict:
     return {record.seed: record for _, record in find_records(work / "demo")}
 
 
+def test_unknown_neurons_are_refused_before_anything_runs(
+    fake_task, write_suite: WriteSuite, work: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SPIKEBENCH_NEURONS", "tritn")
+    with pytest.raises(UserError, match="'tritn'"):
+        run_suite(write_suite({"lr": 0.1}), work)
+    assert not work.exists()
+
+
 class TestAFinishedRun:
     def test_its_record_says_all(self, fake_task, write_suite: WriteSuite, work: Path):
         path = write_suite({"lr": 0.1, "data_root": "/d"}, profile_images=6, seeds=[3])

@@ -97,8 +97,12 @@ class TestRun:
 
         return make
 
-    def test_it_trains_is_scored_and_counted(self, new_run: Callable[..., Run]):
+    def test_it_trains_is_scored_and_counted(
+        self, new_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ):
         run = new_run("data.augment.roll=1")
+        # the run's data root counts, not the environment's
+        monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path / "nowhere"))
         checkpoint = loop.train(run)
         metrics, dataset, *_ = loop.evaluate(run, checkpoint)
         assert metrics.keys() == {"top1", "top5", "ece"}

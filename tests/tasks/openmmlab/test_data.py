@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from spikebench.task import MissingDataError
 from spikebench_tasks.openmmlab.data import dataset_info, leaves, located, require_files
@@ -17,6 +18,21 @@ from spikebench_tasks.openmmlab.data import dataset_info, leaves, located, requi
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SPIKEBENCH_DATA", str(tmp_path / "not-this"))
     return tmp_path / "sets"
+
+
+@pytest.mark.parametrize("name", ["SetThatTakesARoot", "mmdet.SetThatTakesARoot"])
+def test_a_data_set_of_a_framework_s_registry_gets_the_data_root(root: Path, name: str):
+    class SetThatTakesARoot:
+        def __init__(self, root: str) -> None: ...
+
+    registry = DATASETS.children["mmdet"]
+    registry.register_module(module=SetThatTakesARoot)
+    try:
+        config = {"default_scope": "mmdet", "test_dataloader": {"dataset": {"type": name}}}
+        found = located(config, root)["test_dataloader"]["dataset"]
+    finally:
+        registry.module_dict.pop("SetThatTakesARoot")
+    assert found["root"] == str(root)
 
 
 class TestLocated:

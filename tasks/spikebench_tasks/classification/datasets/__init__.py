@@ -26,7 +26,7 @@ def build_data_module(
 
     Args:
         name: as registered.
-        limit: use only so many images of each split.
+        limit: use at most this many images of each split.
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
         **options: further arguments of the data module.
 

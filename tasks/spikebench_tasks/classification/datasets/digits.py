@@ -58,7 +58,7 @@ class DigitsDataModule(DataModule):
         image_size: pixels each side.
         batch_size: images a step.
         num_workers: loader processes.
-        limit: use only so many images of each split.
+        limit: use at most this many images of each split.
         data_root: not used; the digits come with scikit-learn.
 
     Example:

@@ -38,7 +38,7 @@ class ImageNetShardsDataModule(DataModule):
         num_workers: loader processes.
         augment: as in `ImageNetDataModule`.
         samples: how many images the files of each split hold.
-        limit: use only so many images: of testing the first ones, in training any.
+        limit: use at most this many images: of testing the first ones, in training any.
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
     """
 
