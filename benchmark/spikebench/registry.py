@@ -75,6 +75,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
         self._places: dict[str, str] = {}
         self._unread_modules = True
+        self._failed: list[str] = []
 
     @overload
     def register(
@@ -99,7 +100,7 @@ class Registry(Generic[T]):
             CollisionError: the name is taken by something else; both places are named.
         """
         if entry is None:
-            return lambda decorated: self.register(decorated, name=name)
+            return lambda decorated: self.register(decorated, name=name, place=place)
         self._add(name or entry.__name__, entry, place)
         return entry
 
@@ -139,7 +140,8 @@ class Registry(Generic[T]):
                 except CollisionError:
                     raise
                 except Exception as error:
-                    log.warning("%s", _import_failure(f"{self.kind}s", point, error))
+                    self._failed.append(_import_failure(f"{self.kind}s", point, error))
+                    log.warning("%s", self._failed[-1])
 
     def get(self, name: str) -> T:
         """Return the entry called `name`, importing the package that declares it if need be.
@@ -156,6 +158,8 @@ class Registry(Generic[T]):
             self._add(name, entry, None if _is_definition(entry) else _declared(point))
         if name not in self._entries:
             self._read_modules()
+        if name not in self._entries and self._failed:
+            raise PluginError(f"unknown {self.kind} {name!r}; {'; '.join(self._failed)}")
         if name not in self._entries:
             raise unknown_name(self.kind, name, self.names())
         return self._entries[name]

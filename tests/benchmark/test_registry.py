@@ -7,12 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spikebench.registry import (
-    CollisionError,
-    PluginError,
-    Registry,
-    UnknownNameError,
-)
+from spikebench.registry import CollisionError, PluginError, Registry, UnknownNameError
 from tests import forkserver
 
 GROUP = "spikebench.test"
@@ -173,9 +168,12 @@ def test_a_package_that_takes_a_name_out_of_a_module_is_a_collision(install, mon
 
 def test_a_broken_module_is_named_and_the_others_are_listed(install, caplog):
     install("plugin_i", "raise RuntimeError('no')\n", anything="plugin_i")
-    assert registry("gadget").names() == ["gadget"]
+    things = registry("gadget")
+    assert things.names() == ["gadget"]
     assert "package 'plugin_i' (plugin_i)" in caplog.text
     assert "RuntimeError: no" in caplog.text
+    with pytest.raises(PluginError, match=r"'widget'.*plugin_i.*RuntimeError: no"):
+        things.get("widget")
 
 
 def test_names_are_filtered_by_a_pattern():

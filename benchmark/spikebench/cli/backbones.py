@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,13 +20,16 @@ from spikebench.registry import unknown_name
 
 @app.command("list", epilog="Example: spikebench list backbones 'meta_*'")
 def list_(
-    what: Annotated[str, typer.Argument(help="backbones, tasks, suites or configs")] = "backbones",
+    what: Annotated[
+        str,
+        typer.Argument(help="backbones, neurons, tasks, datasets, estimators, suites or configs."),
+    ] = "backbones",
     pattern: Annotated[str, typer.Argument(help="A name, or a pattern such as 'sew_*'.")] = "*",
 ) -> None:
-    """List the registered backbones with their options, or tasks, suites and configurations.
+    """List the registered backbones with their options, or what else there is of a kind.
 
-    Backbones and tasks of other installed packages are included. Suites and configurations are
-    those that come with this package; `run`, `evaluate` and `check-data` take their names.
+    Entries of other installed packages are included. Suites and configurations are those that come
+    with this package; `run`, `evaluate` and `check-data` take their names.
     """
     if what not in _LISTS:
         raise unknown_name("list", what, _LISTS)
@@ -94,9 +98,28 @@ def _list_files(kind: str, files: Mapping[str, Path], pattern: str) -> None:
     print(f"files: {os.path.commonpath([path.parent for path in files.values()])}")
 
 
+def _list_entries(kind: str, pattern: str) -> None:
+    """The entries of a registry, with the first line of what they say of themselves."""
+    from rich.markup import escape
+
+    from spikebench import registry
+
+    entries = getattr(registry, kind.upper())
+    table = new_table(entries.kind, "about")
+    for name in _matching(entries.kind, entries.names(), pattern):
+        entry = entries.get(name)
+        title = getattr(entry, "title", None)
+        about = title if isinstance(title, str) else inspect.getdoc(entry) or ""
+        table.add_row(name, escape(about.split("\n")[0]))
+    terminal().print(table)
+
+
 _LISTS: dict[str, Callable[[str], None]] = {
     "backbones": _list_backbones,
+    "neurons": partial(_list_entries, "neurons"),
     "tasks": _list_tasks,
+    "datasets": partial(_list_entries, "datasets"),
+    "estimators": partial(_list_entries, "estimators"),
     "suites": _list_suites,
     "configs": _list_configs,
 }

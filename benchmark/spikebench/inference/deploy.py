@@ -5,8 +5,9 @@ A layer that knows more about itself than its code shows says so in a method
     def deployed(self, fold_norms: bool, fuse: bool) -> nn.Module
 
 which `deploy` calls on a copy, after those of the layers inside it. It returns what takes its
-place, or itself: without batch norms if `fold_norms`, with linear layers in a row as one if `fuse`,
-which is only asked of layers with `can_fuse = True`. So a RepConv is three convolutions without its norms, and one dense 3x3 if fused.
+place, or itself: without batch norms if `fold_norms`, with linear layers in a row as one if `fuse`.
+Only layers with `can_fuse = True` are asked to fuse: a RepConv is three convolutions without its
+norms, and one dense 3x3 if fused.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def deploy(
             it gives. Norms behind linear layers stay (which axis they normalise depends on the
             input), as do norms without running statistics. What stays is logged, with the reason.
         fuse: make linear layers in a row one dense layer: True for all layers that can (their
-            attribute `can_fuse`), or the names of their classes. `RepConv` becomes a 3x3 convolution: the parameters of
-            Meta-SpikeFormer 15M grow from 15.1 M to 33.2 M. The last two convolutions of a
-            `SepConv` become a 7x7, which adds 3.6 M.
+            attribute `can_fuse`), or the names of their classes. `RepConv` becomes a 3x3
+            convolution: the parameters of Meta-SpikeFormer 15M grow from 15.1 M to 33.2 M. The last
+            two convolutions of a `SepConv` become a 7x7, which adds 3.6 M.
 
     Returns:
         The copy, in evaluation mode and without gradients. Its `train()` raises `DeployError`:

@@ -74,8 +74,8 @@ class Record(Strict):
     A failed run has `error` and no figures; a partial one (``--limit``) stays out of leaderboards.
 
     Attributes:
-        key: hash of all that decides the result: configuration (without paths and devices), backbone,
-            seed, limit, initial weights.
+        key: hash of all that decides the result: configuration (without paths and devices),
+            backbone, seed, limit, initial weights.
         protocol: the name of the configuration file the run was made from.
         per_class: a figure of each class, by metric and the name of the class; a class that has
             none, as it is in no test image, is left out.

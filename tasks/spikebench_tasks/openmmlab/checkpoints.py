@@ -46,8 +46,8 @@ class PlainCheckpointHook(CheckpointHook):
     checkpoint. The buffers only smooth the figures of the log, and are left out. The
     checkpoint before the last is kept, unless `max_keep_ckpts` says otherwise.
 
-    On CPU, a resumed run reproduces an uninterrupted one bit for bit. To do so, checkpoints also hold
-    accumulated gradients that are not yet applied (their mean over processes), and all random
+    On CPU, a resumed run reproduces an uninterrupted one bit for bit. To do so, checkpoints also
+    hold accumulated gradients that are not yet applied (their mean over processes), and all random
     generators are seeded again at each checkpoint, from seed, iteration and rank.
 
     Args:

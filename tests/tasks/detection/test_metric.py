@@ -257,7 +257,9 @@ class TestCocoAP:
 
         scores = self.scores(annotations, detections, IMAGES)
         assert scores.keys() <= DetectionTask.metrics.keys()
-        assert all(spec == ("fraction", True) for spec in DetectionTask.metrics.values())
+        specs = DetectionTask.metrics.values()
+        assert all(spec.unit == "fraction" and spec.higher_is_better for spec in specs)
+        assert not any(spec.proportion for spec in specs)
 
     def test_per_class_it_is_that_of_pycocotools_on_one_class(self, annotations, detections):
         images = IMAGES[:4]

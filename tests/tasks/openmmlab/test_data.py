@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mmdet.registry import DATASETS
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
 from spikebench.task import MissingDataError
 from spikebench_tasks.openmmlab.data import dataset_info, leaves, located, require_files
@@ -25,13 +25,12 @@ def test_a_data_set_of_a_framework_s_registry_gets_the_data_root(root: Path, nam
     class SetThatTakesARoot:
         def __init__(self, root: str) -> None: ...
 
-    registry = DATASETS.children["mmdet"]
-    registry.register_module(module=SetThatTakesARoot)
+    DATASETS.register_module(module=SetThatTakesARoot)
     try:
         config = {"default_scope": "mmdet", "test_dataloader": {"dataset": {"type": name}}}
         found = located(config, root)["test_dataloader"]["dataset"]
     finally:
-        registry.module_dict.pop("SetThatTakesARoot")
+        DATASETS.module_dict.pop("SetThatTakesARoot")
     assert found["root"] == str(root)
 
 

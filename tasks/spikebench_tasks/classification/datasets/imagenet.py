@@ -35,8 +35,8 @@ class ImageNetDataModule(DataModule):
         num_workers: loader processes.
         augment: how training images are cropped, and what happens to them besides; a dictionary of
             its fields, too.
-        limit: use at most this many images of each split, spread evenly over the images in the order of
-            their classes.
+        limit: use at most this many images of each split, spread evenly over the images in the
+            order of their classes.
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
     """
 
