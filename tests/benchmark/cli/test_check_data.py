@@ -28,7 +28,12 @@ class Checking(FakeTask):
 
 
 @pytest.fixture(autouse=True)
-def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two tasks, and configuration files in the working directory."""
+    for name in ("x.py", "configs/checking/x.py", "configs/unchecked/x.py", "configs/mine/x.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(TASKS._entries, "checking", Checking)
     monkeypatch.setitem(TASKS._entries, "unchecked", FakeTask)
     monkeypatch.setattr(Checking, "checks", [])

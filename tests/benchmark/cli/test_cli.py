@@ -28,7 +28,7 @@ COMMANDS = {
     ("run",): "Run a suite",
     ("list",): "List the registered backbones",
     ("check",): "keeps the contract",
-    ("check-data",): "Look through the data",
+    ("check-data",): "Check the data",
     ("evaluate",): "Score weights on the test split",
     ("profile",): "Count the operations",
     ("audit",): "whether additions suffice",
