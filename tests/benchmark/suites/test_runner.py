@@ -337,7 +337,7 @@ class TestSeveralViews:
         self, fake_task, write_suite: WriteSuite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         meter = "spikebench.energy.meters.measured_mj_per_image"
-        monkeypatch.setattr(meter, lambda *_: {"a meter": 2.0})
+        monkeypatch.setattr(meter, lambda *_, **__: {"a meter": 2.0})
         once, thrice = tmp_path / "once", tmp_path / "thrice"
         run_suite(write_suite(), once)
         probe = fake_task.probe
