@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from spikebench.results import find_records
@@ -52,6 +55,21 @@ def test_all_tasks_tables_and_page(installed, with_package, helpers):
     page = with_package("leaderboard", "build", "work_dirs/trial", "--out", "page")
     assert page.returncode == 0, page.stderr
     assert (with_package.folder / "page" / "index.html").exists()
+
+
+def test_lightning_cli_finds_its_data_set(with_package):
+    command = [sys.executable, "-m", "spikebench_tasks.classification", "fit"]
+    process = with_package.popen(
+        [*command, "--data=StripesDataModule", "--model.backbone=sew", "--print_config"],
+        cwd=with_package.folder,
+        env=with_package.env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "class_path: spikebench_tiny.stripes.StripesDataModule" in out
 
 
 def test_one_of_each(with_package):

@@ -10,14 +10,26 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from spikebench.registry import DATASETS
+from spikebench.registry import DATASETS, PluginError
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningCLI
+
+log = logging.getLogger("spikebench")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run LightningCLI on arguments; None takes the command line's."""
+def main(arguments: Sequence[str] | None = None, run: bool = True) -> LightningCLI:
+    """Build module, data and Trainer from arguments, and run what these ask for.
+
+    Args:
+        arguments: None takes the command line's.
+        run: False builds only; the arguments then lack the subcommand, such as `fit`.
+    """
     if importlib.util.find_spec("jsonargparse") is None:
         raise SystemExit("LightningCLI needs jsonargparse; pip install 'spikebench[cli]'")
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -30,11 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
             parser.link_arguments("model.time_steps", "data.init_args.time_steps")
 
-    DATASETS.names()  # imports the data modules, which --data then finds by name
-    ClassificationCLI(
+    for name in DATASETS.names():  # --data finds the classes that are imported
+        try:
+            DATASETS.get(name)
+        except PluginError as error:
+            log.warning("%s", error)
+    return ClassificationCLI(
         ClassificationModule,
         DataModule,
         subclass_mode_data=True,
+        run=run,
         args=None if arguments is None else list(arguments),
     )
 

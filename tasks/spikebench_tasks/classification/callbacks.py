@@ -50,7 +50,8 @@ class StopAtNaN(Callback):
 
     Losses are read every `log_every_n_steps` steps, as reading one makes a GPU wait. They are read
     as well before validation and before anything is saved, so that no checkpoint is written after
-    a NaN; nor is one with weights that are not finite.
+    a NaN; nor is one with weights or running statistics of norms that are not finite. Other buffers
+    may hold infinities, such as a causal mask.
 
     Args:
         folder: holds the run's checkpoints; the message names the last one.
@@ -78,11 +79,15 @@ class StopAtNaN(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._read()
-        state = checkpoint["state_dict"]
-        floats = {name: value for name, value in state.items() if value.is_floating_point()}
-        finite = [value.isfinite().all() for value in floats.values()]
+        parameters = {name for name, _ in pl_module.named_parameters()}
+        watched = {
+            name: value
+            for name, value in checkpoint["state_dict"].items()
+            if name in parameters or name.endswith((".running_mean", ".running_var"))
+        }
+        finite = [value.isfinite().all() for value in watched.values()]
         if finite and not torch.stack(finite).all():
-            name = next(name for name, good in zip(floats, finite, strict=True) if not good)
+            name = next(name for name, good in zip(watched, finite, strict=True) if not good)
             raise UserError(
                 f"after step {trainer.global_step} {name} is not finite and nothing was saved; "
                 f"{_REMEDY}"
@@ -96,7 +101,7 @@ class StopAtNaN(Callback):
 
 
 def read_every(trainer: L.Trainer) -> int:
-    """Return after how many steps a loss is read: at each log."""
+    """Return the number of steps between readings of the loss: it is read at each log."""
     return trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from spikebench.files import replacing
-from spikebench_tasks.classification.datamodule import DataModule
 from spikebench_tasks.classification.module import ClassificationModule
 
 _READABLE = 30  # classes whose names and counts are written into a picture
@@ -26,6 +25,8 @@ _READABLE = 30  # classes whose names and counts are written into a picture
 
 class ConfusionMatrix(L.Callback):
     """Counts in any Trainer's test what each class is predicted as, over all processes.
+
+    Without a data module that names the classes, the picture numbers them.
 
     Args:
         path: where the picture goes; None draws it for TensorBoard alone.
@@ -63,8 +64,9 @@ class ConfusionMatrix(L.Callback):
         boards = [one for one in trainer.loggers if isinstance(one, TensorBoardLogger)]
         if not trainer.is_global_zero or not (self._path or boards):
             return
-        data = cast(DataModule, trainer.datamodule)  # type: ignore[attr-defined]
-        figure = confusion_figure(self.counts.numpy(), data.classes)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        classes = getattr(data, "classes", None) or [str(one) for one in range(len(self.counts))]
+        figure = confusion_figure(self.counts.numpy(), classes)
         if self._path is not None:
             with replacing(self._path) as temporary:
                 figure.savefig(temporary, format="png", dpi=100)

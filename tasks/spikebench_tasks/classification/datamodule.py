@@ -32,7 +32,7 @@ class DataModule(L.LightningDataModule):
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
 
     Attributes:
-        name: as registered.
+        name: as registered if `build_data_module` built it, else the class's.
         published: where its files lie and where to get them; not of the digits.
         classes: names by label; known after `setup`.
         test_split: the data set's own name of the split that is scored.
@@ -59,6 +59,7 @@ class DataModule(L.LightningDataModule):
         data_root: Path | None = None,
     ) -> None:
         super().__init__()
+        self.name = type(self).__name__
         self.data_root = default_data_root(data_root)
         if num_classes is not None:
             self.num_classes = num_classes
@@ -84,7 +85,7 @@ class DataModule(L.LightningDataModule):
     @property
     def train_samples(self) -> int | None:
         """Number of training images; None if they are not there."""
-        return len(self.train)
+        return len(self.train) if hasattr(self, "train") else None
 
     def example(self) -> Tensor:
         """An image of noise, `(1, 3, H, W)`."""
@@ -124,7 +125,7 @@ class DataModule(L.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def run_seed(self) -> int:
-        """The seed of all epochs' orders: PyTorch's when first asked for, that of rank 0."""
+        """Return the seed of the order of all epochs: rank 0's of PyTorch at the first call."""
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**32
             if self.trainer is not None:

@@ -103,13 +103,13 @@ class _Joined(ClusterEnvironment):
         return self._processes.count
 
     def set_world_size(self, size: int) -> None:
-        """It is the launcher's."""
+        """Do nothing: the launcher has set it."""
 
     def global_rank(self) -> int:
         return self._processes.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """It is the launcher's."""
+        """Do nothing: the launcher has set it."""
 
     def local_rank(self) -> int:
         return 0

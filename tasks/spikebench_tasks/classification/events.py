@@ -19,19 +19,14 @@ from spikebench_tasks.classification.datamodule import DataModule
 from spikebench_tasks.classification.folders import require_classes
 from spikebench_tasks.classification.options import EventAugmentation, typed
 from spikebench_tasks.datasets import DatasetError, Split
-from spikebench_tasks.datasets.events import (
-    frames_by_count,
-    frames_by_time,
-    read_events,
-    voxel_grid,
-)
+from spikebench_tasks.datasets.events import frames_by_count, frames_by_time, read_events
 from spikebench_tasks.datasets.events.cache import cached_frames
 from spikebench_tasks.datasets.events.readers import SUFFIXES
 from spikebench_tasks.datasets.published import evenly_spread
 
-_FRAMES = {"count": frames_by_count, "time": frames_by_time, "voxel": voxel_grid}
+_FRAMES = {"count": frames_by_count, "time": frames_by_time}
 
-_TESTED_SHARE = 10  # without a split of its own, one recording in so many is tested
+_TESTED_SHARE = 10  # without a split of its own, one recording in ten is tested
 
 
 class Recording(NamedTuple):
@@ -55,7 +50,7 @@ class RandomRoll(torch.nn.Module):
     rolls of a few pixels as the usual augmentation of event frames).
 
     Args:
-        pixels: at most so many in each direction.
+        pixels: greatest move in each direction.
     """
 
     def __init__(self, pixels: int) -> None:
@@ -74,15 +69,15 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
     Args:
         recordings: the samples.
         camera: height and width.
-        frames: by what events are divided into time steps: count, time or voxel.
+        frames: by what events are divided into time steps: count or time.
         time_steps: T.
-        image_size: pixels each side that frames are brought to, by the mean over areas.
+        image_size: pixels per side that frames are brought to, by the mean over areas.
         transform: what is done to frames `(T, 2, image_size, image_size)`.
         per_frame: events or microseconds of a frame; None divides the whole recording.
 
     Raises:
         UnknownNameError: there is no such way to make frames.
-        ConfigError: `per_frame` is no positive number, or voxels have it.
+        ConfigError: `per_frame` is less than 1.
     """
 
     def __init__(
@@ -97,12 +92,11 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
     ) -> None:
         if frames not in _FRAMES:
             raise unknown_name("frames", frames, _FRAMES)
-        if per_frame is not None and (frames == "voxel" or per_frame < 1):
+        if per_frame is not None and per_frame < 1:
             raise ConfigError(
-                f"data.per_frame={per_frame} and data.frames={frames!r}; expected at least 1 "
-                "event or microsecond, and frames by count or time"
+                f"data.per_frame is {per_frame}; expected at least 1 event or microsecond, or None"
             )
-        self._options = {} if per_frame is None else {"per_frame": per_frame}
+        self.per_frame = per_frame
         self.recordings = recordings
         self.camera = camera
         self.frames = frames
@@ -126,7 +120,7 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
             "frames": self.frames,
             "time_steps": self.time_steps,
             "image_size": self.image_size,
-            **self._options,
+            **({} if self.per_frame is None else {"per_frame": self.per_frame}),
         }
         frames = cached_frames(recording.path, described, lambda: self._make(recording))
         return (frames if self.transform is None else self.transform(frames)), recording.label
@@ -137,7 +131,7 @@ class EventFrames(Dataset[tuple[Tensor, int]]):
         if window is not None:
             events = events[(events.t >= window[0]) & (events.t < window[1])]
         try:
-            counts = _FRAMES[self.frames](events, self.time_steps, self.camera, **self._options)
+            counts = _FRAMES[self.frames](events, self.time_steps, self.camera, self.per_frame)
         except DatasetError as error:
             raise DatasetError(f"{path}: {error}") from error
         return F.interpolate(counts, (self.image_size, self.image_size), mode="area").log1p()
@@ -149,17 +143,17 @@ class EventsDataModule(DataModule):
     Frames are made of T parts of each recording and kept on disk.
 
     Args:
-        num_classes: how many classes there must be; None as many as the data set has.
+        num_classes: number of classes there must be; None is the data set's.
         time_steps: T, as the model's.
-        frames: by what a recording is divided into time steps: count (as many events in each),
-            time (as long), or voxel (events shared out between moments).
+        frames: by what a recording is divided into time steps: count (equally many events in
+            each) or time (equal durations).
         per_frame: events or microseconds of a time step, from the beginning on; None divides the
             whole recording.
-        image_size: pixels each side.
-        batch_size: recordings a step.
+        image_size: pixels per side.
+        batch_size: recordings per step and process.
         num_workers: loader processes.
         augment: what happens to training frames; a dictionary of its fields, too.
-        limit: use only so many recordings of each split, spread evenly over the classes.
+        limit: use at most this many recordings of each split, spread evenly over the classes.
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
     """
 
@@ -260,7 +254,7 @@ class EventsDataModule(DataModule):
 
 
 class ClassFoldersDataModule(EventsDataModule):
-    """A folder a class, below a folder a split where the data set has splits.
+    """One folder per class, below one folder per split where the data set has splits.
 
     Of one that has none, the last tenth of each class is tested, in the order of the numbers in
     the names of its files.

@@ -27,7 +27,7 @@ def require_classes(
     Args:
         published: the data set.
         folder: that of the split.
-        num_classes: how many there must be.
+        num_classes: number of classes there must be.
         suffixes: of the files that each must have one of, at any depth.
         like: the folder of another split, of the same classes.
 

@@ -269,7 +269,7 @@ def _trainer(run: Run, callbacks: Sequence[Callback], **options: Any) -> L.Train
         TensorBoardLogger(
             run.tensorboard.parent, name=run.tensorboard.name, version="", default_hp_metric=False
         ),
-        CSVLogger(run.folder, name="csv"),  # a folder a part: it would delete the part before
+        CSVLogger(run.folder, name="csv"),  # one folder per part: it would delete the part before
     ]
     checkpoints = ModelCheckpoint(
         run.folder, filename="{epoch}", enable_version_counter=False, save_on_train_epoch_end=True

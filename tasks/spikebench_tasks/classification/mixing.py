@@ -18,10 +18,10 @@ class EventMix:
     arXiv 2205.11987, who count events).
 
     Args:
-        num_classes: how many classes.
+        num_classes: number of classes.
         alpha: both parameters of the beta distribution.
         prob: the probability with which a batch is mixed.
-        components: how many Gaussians.
+        components: number of Gaussians.
         label_smoothing: of the labels.
     """
 

@@ -214,11 +214,12 @@ class ClassificationModule(L.LightningModule):
         """Return `logits` `(B, num_classes)` and `labels` `(B,)`, for callbacks."""
         images, labels = batch
         over_time = self.model.over_time(self._laid_out(images))
-        for (name, metric), logits in zip(
-            self.metrics_by_time_steps.items(), over_time, strict=False
-        ):
-            cast(MulticlassAccuracy, metric).update(logits, labels)
-            self.log(name, cast(MulticlassAccuracy, metric))
+        if self.metrics_by_time_steps:
+            for (name, metric), logits in zip(
+                self.metrics_by_time_steps.items(), over_time, strict=True
+            ):
+                cast(MulticlassAccuracy, metric).update(logits, labels)
+                self.log(name, cast(MulticlassAccuracy, metric))
         logits = over_time[-1]
         self.test_metrics.update(logits, labels)
         self.log_dict(self.test_metrics)

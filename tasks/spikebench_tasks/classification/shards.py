@@ -29,8 +29,8 @@ class Shards(IterableDataset[tuple[Tensor, int]]):
     Args:
         files: the tar files of this process.
         transform: an image to a tensor.
-        samples: how many images make an epoch of this process.
-        num_classes: how many classes there are.
+        samples: number of images in an epoch of this process.
+        num_classes: number of classes.
         seed: of the order of files and images, which are begun again where they hold fewer than
             `samples`; None has them as they lie, each once.
         chosen: without a seed, which of the images.

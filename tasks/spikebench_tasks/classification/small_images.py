@@ -31,9 +31,9 @@ class SmallImagesDataModule(DataModule):
     by a mean and deviation.
 
     Args:
-        num_classes: how many classes; None as many as the data set has.
-        image_size: pixels each side; None are those of the files, to others images are resized.
-        batch_size: images a step.
+        num_classes: number of classes; None is the data set's.
+        image_size: pixels per side; None is that of the files; images are resized to others.
+        batch_size: images per step and process.
         num_workers: loader processes.
         padding: pixels by which training images are padded before they are cropped.
         augment: what happens to training images besides; a dictionary of its fields, too.
@@ -41,7 +41,7 @@ class SmallImagesDataModule(DataModule):
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
 
     Attributes:
-        side: pixels each side of the files.
+        side: pixels per side of the files.
     """
 
     side: int
@@ -139,7 +139,7 @@ class SmallImages(Dataset[tuple[np.ndarray, int]]):
     Args:
         samples: images or files, and their classes.
         classes: names.
-        side: pixels each side of all of them.
+        side: pixels per side of all of them.
 
     Attributes:
         each: what is done to images one by one, if anything.

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from spikebench.registry import DATASETS, PluginError
 from spikebench_tasks.classification.__main__ import main
 
 pytest.importorskip("jsonargparse", reason="pip install 'spikebench[cli]'")
@@ -54,11 +55,26 @@ def test_an_epoch_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert saved["hyper_parameters"]["optimizer"]["opt"] == "sgd"
 
 
-def test_event_frames_have_the_time_steps_of_the_model(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        main(
-            ["fit", "--data=NMNISTDataModule", "--model.backbone=sew", "--model.time_steps=7"]
-            + ["--print_config"]
-        )
-    printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["model"]["time_steps"] == 7
+def test_classes_follow_from_the_data_and_time_steps_from_the_model():
+    arguments = ["--data=NMNISTDataModule", "--model.backbone=meta_spikeformer_nano"]
+    built = main([*arguments, "--model.time_steps=7", "--trainer.logger=False"], run=False)
+    assert built.datamodule.time_steps == built.model.model.time_steps == 7
+    assert built.model.num_classes == 10
+
+
+def test_a_data_set_of_a_package_that_is_broken_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    names, get = DATASETS.names(), DATASETS.get
+
+    def broken(name: str):
+        if name == "broken":
+            raise PluginError("data set 'broken' of package 'theirs' cannot be imported")
+        return get(name)
+
+    monkeypatch.setattr(DATASETS, "names", lambda: ["broken", *names])
+    monkeypatch.setattr(DATASETS, "get", broken)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--data=DigitsDataModule", "--model.backbone=sew", "--print_config"])
+    assert not ended.value.code
+    assert any("'theirs'" in message for message in caplog.messages)

@@ -2,12 +2,16 @@
 
 import io
 import subprocess
+from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 from PIL import Image
 
-from spikebench_tasks.classification.confusion import confusion_figure
+from spikebench_tasks.classification.confusion import ConfusionMatrix, confusion_figure
+from spikebench_tasks.classification.datasets.digits import DigitsDataModule
+from spikebench_tasks.classification.module import ClassificationModule
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
@@ -37,3 +41,17 @@ def test_it_runs_no_program(monkeypatch):
     confusion_figure(np.array([[1, 2], [0, 3]]), ["$^$", "1"]).savefig(file, format="png")
     with Image.open(file) as picture:
         assert min(picture.size) > 300
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trainer_without_a_data_module_has_numbers_for_names(tmp_path: Path):
+    data = DigitsDataModule(limit=4)
+    data.setup("test")
+    confusion = ConfusionMatrix(tmp_path / "confusion.png")
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[confusion]
+    )
+    module = ClassificationModule("meta_spikeformer_nano", num_classes=10)
+    trainer.test(module, data.test_dataloader(), verbose=False)
+    assert confusion.counts.sum() == 4
+    assert (tmp_path / "confusion.png").stat().st_size

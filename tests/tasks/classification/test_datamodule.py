@@ -12,6 +12,7 @@ from torch.utils.data import DistributedSampler
 from spikebench.registry import DATASETS, UnknownNameError
 from spikebench.task import MissingDataError
 from spikebench_tasks.classification import datasets
+from spikebench_tasks.classification.datamodule import DataModule
 from spikebench_tasks.classification.datasets import build_data_module
 from spikebench_tasks.classification.datasets.digits import Digits, DigitsDataModule
 from spikebench_tasks.classification.folders import read_image
@@ -99,7 +100,16 @@ def test_a_data_set_takes_its_own_file_alone():
     homes = {DATASETS.get(name).__module__.rpartition(".")[2] for name in DATASETS.names()}
     assert files <= homes
     assert len(files) == 11
-    assert all(DATASETS.get(name).name == name for name in DATASETS.names())
+    assert all(build_data_module(name).name == name for name in DATASETS.names())
+
+
+def test_one_that_nobody_named_has_a_name_for_records():
+    class Theirs(DataModule):
+        pass
+
+    data = Theirs(2, image_size=8, batch_size=1, num_workers=0, limit=None)
+    assert data.title == "Theirs"
+    assert data.train_samples is None
 
 
 def test_data_lie_below_the_root_that_is_given(tmp_path: Path):

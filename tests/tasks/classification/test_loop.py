@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from spikebench import build_classifier, profile_operations
+from spikebench.backbones.classifier import Classifier
 from spikebench.errors import UserError
 from spikebench.neurons import use_backend
 from spikebench.registry import UnknownNameError
@@ -340,6 +341,31 @@ class TestDivergence:
         with pytest.raises(UserError, match=r"model\.head\.weight is not finite"):
             loop.train(run)
         assert latest_checkpoint(run.folder) is None
+
+    @pytest.mark.parametrize("name", ["running_mean", "running_var"])
+    def test_statistics_that_are_not_finite_are_not_saved(self, new_run, monkeypatch, name: str):
+        def breaks(self, trainer, module):
+            norm = next(each for each in module.modules() if hasattr(each, "running_mean"))
+            getattr(norm, name)[0] = torch.nan
+
+        monkeypatch.setattr(StopAtNaN, "on_validation_start", breaks)
+        with pytest.raises(UserError, match=rf"{name} is not finite"):
+            loop.train(new_run(1))
+
+    def test_other_state_is_saved_as_it_is(self, new_run, monkeypatch: pytest.MonkeyPatch):
+        """Such as a causal mask of infinities, and state that is no tensor."""
+        original = loop._module
+
+        def with_state(*arguments):
+            module = original(*arguments)
+            module.model.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+            return module
+
+        monkeypatch.setattr(loop, "_module", with_state)
+        monkeypatch.setattr(Classifier, "get_extra_state", lambda self: {"seen": 3})
+        saved = torch.load(loop.train(new_run(1)), weights_only=True)["state_dict"]
+        assert saved["model.mask"].isneginf().any()
+        assert saved["model._extra_state"] == {"seen": 3}
 
     def test_losses_are_not_read_at_every_step(self, new_run, monkeypatch: pytest.MonkeyPatch):
         """Each reading would make a GPU wait."""

@@ -13,7 +13,13 @@ from spikebench.registry import UnknownNameError
 from spikebench.task import ConfigError
 from spikebench_tasks.classification.datasets.digits import DigitsDataModule
 from spikebench_tasks.classification.module import ClassificationModule
-from spikebench_tasks.classification.options import MixupConfig, OptimizerConfig
+from spikebench_tasks.classification.options import (
+    Augmentation,
+    CropAugmentation,
+    MixupConfig,
+    OptimizerConfig,
+    typed,
+)
 
 
 def make(steps: int = 100, **options) -> ClassificationModule:
@@ -125,6 +131,21 @@ def test_metrics_of_testing_and_validation_are_apart():
     module.validation_step(batch, 0)
     assert module.test_metrics["top1"].update_count == 0
     assert module.val_metrics["top1"].update_count == 1
+
+
+def test_an_output_less_than_there_are_time_steps_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    module = make(time_steps=3)
+    module.log = module.log_dict = lambda *_, **__: None
+    over_time = module.model.over_time
+    monkeypatch.setattr(module.model, "over_time", lambda images: over_time(images)[1:])
+    with pytest.raises(ValueError, match="zip"):
+        module.test_step((torch.randn(2, 3, 32, 32), torch.tensor([0, 1])), 0)
+
+
+def test_options_of_a_subclass_are_refused():
+    """Its further fields would be ignored."""
+    with pytest.raises(ConfigError, match=r"CropAugmentation\(.*Augmentation"):
+        typed(Augmentation, CropAugmentation(), "data.augment")
 
 
 def test_layers_near_the_image_learn_more_slowly():

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from spikebench.errors import UserError
-from spikebench.task import MissingDataError
+from spikebench.task import ConfigError, MissingDataError
 from spikebench_tasks.classification.datasets.imagenet_shards import ImageNetShardsDataModule
 from spikebench_tasks.datasets import DatasetError
 
@@ -66,7 +66,12 @@ def built(**options) -> ImageNetShardsDataModule:
 
 
 def in_process(data: ImageNetShardsDataModule, rank: int, processes: int, epoch: int = 0):
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=processes, current_epoch=epoch)
+    data.trainer = SimpleNamespace(
+        global_rank=rank,
+        world_size=processes,
+        current_epoch=epoch,
+        reload_dataloaders_every_n_epochs=1,
+    )
     data._seed = 5
     return data
 
@@ -160,6 +165,12 @@ class TestBadInput:
     def test_fewer_images_than_a_batch(self, root: Path):
         with pytest.raises(DatasetError, match="24 images .*25 "):
             built(batch_size=25).train_dataloader()
+
+    def test_a_trainer_that_keeps_its_loader(self, root: Path):
+        data = in_process(built(), 0, 1)
+        data.trainer.reload_dataloaders_every_n_epochs = 0
+        with pytest.raises(ConfigError, match="reload_dataloaders_every_n_epochs is 0"):
+            data.train_dataloader()
 
     def test_without_the_package(self, root: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -35,4 +35,6 @@ def build_data_module(
     """
     module = cast(type[DataModule], DATASETS.get(name))
     require_known(options, accepted_arguments(module), f"data (data set {name!r})")
-    return module(limit=limit, data_root=data_root, **options)
+    data = module(limit=limit, data_root=data_root, **options)
+    data.name = name
+    return data

@@ -24,7 +24,7 @@ from spikebench_tasks.datasets.published import Published
 class CIFARDataModule(SmallImagesDataModule):
     """The official files of a CIFAR where they are there, else folders `train` and `test`.
 
-    These hold a folder a class. Arguments as in `SmallImagesDataModule`.
+    Folders hold one folder per class. Arguments as in `SmallImagesDataModule`.
     """
 
     side = 32
@@ -85,7 +85,6 @@ class CIFARDataModule(SmallImagesDataModule):
 class CIFAR10DataModule(CIFARDataModule):
     """CIFAR-10 (Krizhevsky, 2009). Arguments as in `SmallImagesDataModule`."""
 
-    name = "cifar10"
     published = Published(
         "CIFAR-10",
         "cifar10",
@@ -101,7 +100,6 @@ class CIFAR10DataModule(CIFARDataModule):
 class CIFAR100DataModule(CIFARDataModule):
     """CIFAR-100 (Krizhevsky, 2009). Arguments as in `SmallImagesDataModule`."""
 
-    name = "cifar100"
     published = Published(
         "CIFAR-100",
         "cifar100",

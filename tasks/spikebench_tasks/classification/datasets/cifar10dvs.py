@@ -18,12 +18,11 @@ class CIFAR10DVSDataModule(ClassFoldersDataModule):
     1,000 recordings of each class are tested. Arguments as in `EventsDataModule`.
     """
 
-    name = "cifar10dvs"
     published = Published(
         "CIFAR10-DVS",
         "cifar10dvs",
         "get the archives of ten classes from https://figshare.com/articles/dataset/CIFAR10-DVS_New/"
-        "4724671 and unpack them into cifar10dvs, a folder a class,",
+        "4724671 and unpack them into cifar10dvs, one folder per class,",
     )
     camera = (128, 128)
     num_classes = 10

@@ -20,9 +20,9 @@ class Digits(Dataset[tuple[Tensor, int]]):
 
     Args:
         split: "train" or "test".
-        size: pixels each side; the 8x8 glyphs are enlarged.
+        size: pixels per side; the 8x8 glyphs are enlarged.
         augment: whether to move, turn and scale each glyph at random.
-        limit: only the first so many.
+        limit: number of images; None is all.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class DigitsDataModule(DataModule):
     """Handwritten digits of scikit-learn, split by glyph.
 
     Args:
-        image_size: pixels each side.
-        batch_size: images a step.
+        image_size: pixels per side.
+        batch_size: images per step and process.
         num_workers: loader processes.
         limit: use at most this many images of each split.
         data_root: not used; the digits come with scikit-learn.
@@ -67,8 +67,6 @@ class DigitsDataModule(DataModule):
         >>> images.shape
         torch.Size([4, 3, 32, 32])
     """
-
-    name = "digits"
 
     def __init__(
         self,

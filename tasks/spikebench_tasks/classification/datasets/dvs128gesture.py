@@ -23,7 +23,6 @@ class DVS128GestureDataModule(EventsDataModule):
     end: 1,176 to train on and 288 to test on. Arguments as in `EventsDataModule`.
     """
 
-    name = "dvs128gesture"
     published = Published(
         "DVS128 Gesture",
         "DvsGesture",

@@ -16,7 +16,7 @@ from spikebench_tasks.datasets.published import Published
 
 @DATASETS.register(name="dvs128gesture_clips")
 class DVS128GestureClipsDataModule(EventsDataModule):
-    """Ten clips of DVS128 Gesture, a class each, `dvs128gesture10/bs2/<number>_<class>.bs2`.
+    """Ten clips of DVS128 Gesture, one per class, `dvs128gesture10/bs2/<number>_<class>.bs2`.
 
     A clip has one performer: windows from its beginning are trained on, and later ones tested. That
     shows that a model and the 128x128 path learn, and nothing about other people.
@@ -29,7 +29,6 @@ class DVS128GestureClipsDataModule(EventsDataModule):
         **options: as in `EventsDataModule`.
     """
 
-    name = "dvs128gesture_clips"
     published = Published(
         "Clips of DVS128 Gesture",
         "dvs128gesture10",

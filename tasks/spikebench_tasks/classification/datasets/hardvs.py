@@ -21,7 +21,6 @@ class HARDVSDataModule(EventsDataModule):
     `EventsDataModule`.
     """
 
-    name = "hardvs"
     published = Published(
         "HAR-DVS",
         "hardvs",

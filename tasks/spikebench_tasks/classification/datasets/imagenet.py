@@ -22,16 +22,16 @@ from spikebench_tasks.datasets.published import Published, evenly_spread
 
 @DATASETS.register(name="imagenet")
 class ImageNetDataModule(DataModule):
-    """ImageNet-1K, from `imagenet/{train,val}` below the data root, a folder a class.
+    """ImageNet-1K, from `imagenet/{train,val}` below the data root, one folder per class.
 
     Test images are resized with bicubic interpolation until their shorter side is 8/7 of
     `image_size` (256 for 224), their centre is cropped, and they are normalised by ImageNet's mean
     and deviation.
 
     Args:
-        num_classes: how many class folders there must be.
-        image_size: pixels each side.
-        batch_size: images a step.
+        num_classes: number of class folders there must be.
+        image_size: pixels per side.
+        batch_size: images per step and process.
         num_workers: loader processes.
         augment: how training images are cropped, and what happens to them besides; a dictionary of
             its fields, too.
@@ -40,12 +40,11 @@ class ImageNetDataModule(DataModule):
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
     """
 
-    name = "imagenet"
     published = Published(
         "ImageNet-1K",
         "imagenet",
         "get ILSVRC2012 from https://image-net.org/download.php and sort its images into "
-        "imagenet/train and imagenet/val, a folder a class, named by WordNet id,",
+        "imagenet/train and imagenet/val, one folder per class, named by WordNet id,",
     )
     test_split = "val"
 

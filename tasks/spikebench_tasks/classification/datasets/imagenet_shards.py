@@ -17,6 +17,7 @@ from spikebench.errors import UserError
 from spikebench.images import imagenet_transform
 from spikebench.registry import DATASETS
 from spikebench.seeding import derived_seed
+from spikebench.task import ConfigError
 from spikebench_tasks.classification.datamodule import DataModule
 from spikebench_tasks.classification.options import CropAugmentation, typed
 from spikebench_tasks.classification.shards import Shards
@@ -29,20 +30,20 @@ class ImageNetShardsDataModule(DataModule):
     """ImageNet-1K from `imagenet-shards/{train,val}-*.tar` below the data root.
 
     Images are treated as in `ImageNetDataModule`. Each process, and each of its workers, reads
-    files of its own, so that there must be as many; an epoch has as many images of each.
+    files of its own, so that there must be as many; an epoch has as many images of each. The order
+    is a loader's, so that a Trainer needs `reload_dataloaders_every_n_epochs=1`.
 
     Args:
-        num_classes: how many classes.
-        image_size: pixels each side.
-        batch_size: images a step.
+        num_classes: number of classes.
+        image_size: pixels per side.
+        batch_size: images per step and process.
         num_workers: loader processes.
         augment: as in `ImageNetDataModule`.
-        samples: how many images the files of each split hold.
+        samples: number of images in the files of each split.
         limit: use at most this many images: of testing the first ones, in training any.
         data_root: holds one folder per data set; None is $SPIKEBENCH_DATA, else `data`.
     """
 
-    name = "imagenet_shards"
     published = Published(
         "ImageNet-1K in tar files",
         "imagenet-shards",
@@ -94,7 +95,18 @@ class ImageNetShardsDataModule(DataModule):
         return self._count("train") if next(folder.glob("train-*.tar"), None) else None
 
     def train_dataloader(self) -> DataLoader:
-        """Images in an order that follows from the seed and the epoch."""
+        """Images in an order that follows from the seed and the epoch.
+
+        Raises:
+            ConfigError: the Trainer does not ask for a new loader, and thus order, in each epoch.
+            DatasetError: there are fewer files than readers, or fewer images than a batch.
+        """
+        reloads = getattr(self.trainer, "reload_dataloaders_every_n_epochs", 1)
+        if reloads != 1:
+            raise ConfigError(
+                f"trainer.reload_dataloaders_every_n_epochs is {reloads}; expected 1 with shards, "
+                "whose order would be the same in every epoch; set it to 1"
+            )
         rank, processes = self.share()
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         readers = processes * max(1, self.num_workers)

@@ -18,7 +18,6 @@ class NCaltech101DataModule(ClassFoldersDataModule):
     of each class is tested. Arguments as in `EventsDataModule`.
     """
 
-    name = "ncaltech101"
     published = Published(
         "N-Caltech101",
         "ncaltech101",

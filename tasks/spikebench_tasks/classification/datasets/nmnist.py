@@ -17,7 +17,6 @@ class NMNISTDataModule(ClassFoldersDataModule):
     Orchard et al., Frontiers in Neuroscience 9, 2015. Arguments as in `EventsDataModule`.
     """
 
-    name = "nmnist"
     published = Published(
         "N-MNIST",
         "nmnist",

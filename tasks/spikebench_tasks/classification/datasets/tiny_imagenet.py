@@ -26,7 +26,6 @@ class TinyImageNetDataModule(SmallImagesDataModule):
     is tested. Arguments as in `SmallImagesDataModule`.
     """
 
-    name = "tiny_imagenet"
     test_split = "val"
     published = Published(
         "Tiny-ImageNet",

@@ -1,6 +1,6 @@
 """Recordings of event cameras: files into events, events into the frames that a backbone reads."""
 
-from spikebench_tasks.datasets.events.frames import frames_by_count, frames_by_time, voxel_grid
+from spikebench_tasks.datasets.events.frames import frames_by_count, frames_by_time
 from spikebench_tasks.datasets.events.readers import EventFileError, Events, read_events
 
 __all__ = [
@@ -9,5 +9,4 @@ __all__ = [
     "frames_by_count",
     "frames_by_time",
     "read_events",
-    "voxel_grid",
 ]

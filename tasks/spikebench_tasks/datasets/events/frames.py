@@ -71,32 +71,6 @@ def frames_by_time(
     return _counted(events[step < time_steps], step[step < time_steps], time_steps, size)
 
 
-def voxel_grid(events: Events, time_steps: int, size: Size) -> Tensor:
-    """Spread each event over the two nearest of T moments, by how near they are.
-
-    Zhu et al., CVPR 2019, arXiv 1812.08156, section 3.1, with a channel for each polarity.
-
-    Args:
-        events: N of them.
-        time_steps: T.
-        size: height and width of the camera.
-
-    Returns:
-        Weights, float32 of shape `(T, 2, H, W)`; their sum is N.
-
-    Raises:
-        DatasetError: an event lies outside the camera.
-    """
-    if not len(events):
-        return torch.zeros(time_steps, 2, *size)
-    since = _since_first(events)
-    moment = since * (time_steps - 1) / max(int(since.max()), 1)
-    before = np.floor(moment).astype(np.int64)
-    after = np.minimum(before + 1, time_steps - 1)
-    near = _counted(events, before, time_steps, size, 1 - (moment - before))
-    return near + _counted(events, after, time_steps, size, moment - before)
-
-
 def _since_first(events: Events) -> np.ndarray:
     """Microseconds since the first event."""
     first, last = int(events.t.min()), int(events.t.max())
@@ -107,9 +81,7 @@ def _since_first(events: Events) -> np.ndarray:
     return events.t - first
 
 
-def _counted(
-    events: Events, step: np.ndarray, time_steps: int, size: Size, weights: np.ndarray | None = None
-) -> Tensor:
+def _counted(events: Events, step: np.ndarray, time_steps: int, size: Size) -> Tensor:
     height, width = size
     outside = (events.x < 0) | (events.x >= width) | (events.y < 0) | (events.y >= height)
     if outside.any():
@@ -119,5 +91,5 @@ def _counted(
             f"{width} columns and {height} rows"
         )
     place = ((step * 2 + events.on) * height + events.y) * width + events.x
-    counts = np.bincount(place, weights, time_steps * 2 * height * width)
+    counts = np.bincount(place, minlength=time_steps * 2 * height * width)
     return torch.from_numpy(counts.astype(np.float32)).view(time_steps, 2, height, width)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from spikebench_tasks.datasets import DatasetError
-from spikebench_tasks.datasets.events import Events, frames_by_count, frames_by_time, voxel_grid
+from spikebench_tasks.datasets.events import Events, frames_by_count, frames_by_time
 from tests.tasks.datasets.events.files import some_events
 
 SIZE = (128, 128)
-MAKERS = [frames_by_count, frames_by_time, voxel_grid]
+MAKERS = [frames_by_count, frames_by_time]
 
 
 def events_of(rows: list[tuple]) -> Events:
@@ -55,19 +55,10 @@ def test_frames_of_a_fixed_number_of_events():
     assert frames_by_count(events, 4, (2, 2), per_frame=2)[:, 1, 1, 0].tolist() == [2, 2, 1, 0]
 
 
-@pytest.mark.parametrize("make", [frames_by_time, voxel_grid])
-def test_times_of_a_garbled_file_do_not_wrap_around(make):
+def test_times_of_a_garbled_file_do_not_wrap_around():
     events = events_of([(0, 0, 1, True), (2**62, 0, 1, True)])
     with pytest.raises(DatasetError, match="4611686018427387904"):
-        make(events, 4, (2, 2))
-
-
-def test_an_event_between_two_moments_is_shared_out():
-    events = events_of([(0, 0, 0, True), (3, 1, 0, False), (4, 0, 1, True)])
-    grid = voxel_grid(events, 2, (2, 2))
-    assert grid[:, 1, 0, 0].tolist() == [1, 0]
-    assert grid[:, 0, 0, 1].tolist() == [0.25, 0.75]
-    assert grid[:, 1, 1, 0].tolist() == [0, 1]
+        frames_by_time(events, 4, (2, 2))
 
 
 @pytest.mark.parametrize("make", MAKERS)

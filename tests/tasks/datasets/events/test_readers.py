@@ -19,7 +19,6 @@ from spikebench_tasks.datasets.events import (
     frames_by_count,
     frames_by_time,
     read_events,
-    voxel_grid,
 )
 from tests.tasks.datasets.events import files
 from tests.tasks.datasets.events.files import some_events
@@ -139,7 +138,7 @@ def read_or_refuse(path: Path, data: bytes) -> None:
         assert "\n" not in str(refused)
     if events is not None:
         assert len(events.x) == len(events.y) == len(events.on) == len(events)
-        for make in (frames_by_count, frames_by_time, voxel_grid):
+        for make in (frames_by_count, frames_by_time):
             with contextlib.suppress(DatasetError):  # such as an event outside the camera
                 assert make(events, 4, (128, 128)).shape == (4, 2, 128, 128)
 

@@ -28,8 +28,6 @@ def draw(split: str, size: int = 32, limit: int | None = None) -> tuple[Tensor, 
 class StripesDataModule(DataModule):
     """Stripes of two directions."""
 
-    name = "stripes"
-
     def __init__(
         self,
         image_size: int = 32,
