@@ -100,6 +100,7 @@ def energies(*reports: OperationReport) -> dict[str, float]:
         EstimatorError: the estimators' data is not valid; see `load_estimators`.
 
     Example:
+        >>> from spikebench.energy.operations import OperationReport, OperationRow
         >>> row = OperationRow(
         ...     name="fc", kind="linear", dense_macs=1e9, dense_macs_unpadded=1e9,
         ...     value_kind="binary", rate=0.2, exact_synaptic_operations=3e8,
@@ -132,6 +133,7 @@ def energies_by_part(*reports: OperationReport) -> dict[str, dict[str, float]]:
         EstimatorError: the estimators' data is not valid; see `load_estimators`.
 
     Example:
+        >>> from spikebench.energy.operations import OperationReport, OperationRow
         >>> rows = [
         ...     OperationRow(
         ...         name=name, kind="linear", dense_macs=1e9, dense_macs_unpadded=1e9,

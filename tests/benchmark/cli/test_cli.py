@@ -36,7 +36,7 @@ COMMANDS = {
     ("reproduce",): "Put a published table beside",
     ("convert",): "published names are translated",
     ("export",): "Write the deploy form",
-    ("report",): "Write accuracy",
+    ("report",): "Write a table per task",
     ("leaderboard",): "Build the leaderboard page",
     ("leaderboard", "build"): "self-contained HTML page",
     ("doctor",): "which package to install",

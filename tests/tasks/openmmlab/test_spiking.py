@@ -87,7 +87,7 @@ class TestFire:
             Fire(2, neuron="plf")
 
     def test_binary_steps_of_integers_would_be_more_time_steps(self):
-        with pytest.raises(ConfigError, match="spike_driven=True"):
+        with pytest.raises(ConfigError, match=r"'ilif'.*'spike_driven': True"):
             Fire(2, neuron="ilif", spike_driven=True)
 
 
