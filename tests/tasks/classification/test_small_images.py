@@ -31,6 +31,7 @@ from spikebench_tasks.datasets import DatasetError
 from tests.tasks.small import CONFIGS, NANO
 
 MODULES = {"cifar10": CIFAR10DataModule, "cifar100": CIFAR100DataModule}
+NAMES = {module: name for name, module in MODULES.items()}
 TINY_IMAGENET = CONFIGS / "classification" / "tiny_imagenet.py"
 EACH = 20  # images of an official file
 
@@ -85,7 +86,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_official_files_are_read(official: type[CIFARDataModule]):
-    data = build_data_module(official.name, limit=None, batch_size=5, num_workers=0)
+    data = build_data_module(NAMES[official], limit=None, batch_size=5, num_workers=0)
     data.require(training=True)
     data.setup()
     assert data.train_samples == len(data.train) == EACH * len(official.official.train_list)
@@ -174,16 +175,16 @@ class TestBadData:
     def test_an_official_file_that_is_missing(self, official: type[CIFARDataModule]):
         name, _ = official.official.train_list[0]
         (official().folder / official.official.base_folder / name).unlink()
-        build_data_module(official.name, limit=None).require(training=False)
+        build_data_module(NAMES[official], limit=None).require(training=False)
         with pytest.raises(MissingDataError, match=f"{name} is not there"):
-            build_data_module(official.name, limit=None).require(training=True)
+            build_data_module(NAMES[official], limit=None).require(training=True)
 
     def test_an_official_file_that_is_cut_off(self, official: type[CIFARDataModule]):
         name, md5 = official.official.test_list[0]
         path = official().folder / official.official.base_folder / name
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(DatasetError, match=f"{path} .*{md5}"):
-            build_data_module(official.name, limit=None).require(training=False)
+            build_data_module(NAMES[official], limit=None).require(training=False)
 
     def test_fewer_classes_than_expected(self, folders: Path):
         with pytest.raises(DatasetError, match="10 .*100 "):
