@@ -16,7 +16,7 @@ Form = Literal["as-coded", "dense", "paper"]
 
 
 class FormInfo(NamedTuple):
-    """What a form is.
+    """Definition of a form.
 
     Attributes:
         title: the heading of a table's column.

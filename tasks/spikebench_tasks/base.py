@@ -1,4 +1,4 @@
-"""What the tasks of this package share: names of initial weights, and keys that are no protocol."""
+"""Shared by all tasks here: where initial weights are named, and which keys are not protocol."""
 
 from __future__ import annotations
 

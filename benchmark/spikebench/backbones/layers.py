@@ -260,7 +260,7 @@ class DropPath(nn.Module):
         return x * (mask / keep)
 
     def extra_repr(self) -> str:
-        """What distinguishes this layer from another."""
+        """Return the settings that `repr` shows."""
         return f"rate={self.rate:.3g}"
 
 

@@ -312,7 +312,7 @@ class OperationCounter(TorchDispatchMode):
         ]
 
     def uncounted(self, images: int) -> list[Uncounted]:
-        """What multiplies and is in no row, summed by module and operation."""
+        """Return multiplying operations that no row counts, by module and operation."""
         per_step = images * self._steps
         return [
             Uncounted(

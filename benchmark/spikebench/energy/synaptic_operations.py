@@ -36,7 +36,7 @@ class Convolution(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What the row is called, such as conv2d."""
+        """Return the name of the row, such as conv2d."""
         return f"conv{'_transpose' if self.transposed else ''}{len(self.weight_shape) - 2}d"
 
 

@@ -1,4 +1,4 @@
-"""What every spiking neuron is: a module from currents (T, ...) to spikes of the same shape."""
+"""The base class of spiking neurons: modules from currents (T, ...) to spikes (T, ...)."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class RecurrentNeuron(Neuron):
         }
 
     def extra_repr(self) -> str:
-        """What distinguishes this layer from another."""
+        """Return the settings that `repr` shows."""
         default = Dynamics()
         shown = {
             name: value

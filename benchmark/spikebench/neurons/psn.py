@@ -75,5 +75,5 @@ class PSN(Neuron):
         return peer
 
     def extra_repr(self) -> str:
-        """What distinguishes this layer from another."""
+        """Return the settings that `repr` shows."""
         return f"time_steps={len(self.weight)}, surrogate={self.surrogate}"

@@ -1,4 +1,4 @@
-"""What a cell of a table holds before it is rendered.
+"""The content of a table cell before rendering.
 
 A figure is a mean over seeds at full precision; rounding happens only where it is shown. A figure
 that no record holds is None, shown as an en dash, never as 0.
